@@ -1,0 +1,47 @@
+"""The errors that fxcheck raises on purpose: one sentence each, with a way out."""
+
+from __future__ import annotations
+
+
+class FxcheckError(Exception):
+    """Something kept fxcheck from doing its work; the command line exits with status 2.
+
+    Args:
+        message: what was tried, where, and what happened, in one or two sentences.
+        code: the FX6xx diagnostic code when the failure has one, else ``None``.
+        hint: what the user can do about it.
+    """
+
+    code: str | None = None
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.code} {self.message}" if self.code else self.message
+        return f"{head}\n  try: {self.hint}" if self.hint else head
+
+
+class UsageError(FxcheckError):
+    """A flag, an argument or a configuration value that cannot be used."""
+
+
+class TargetError(FxcheckError):
+    """The target names no model, too many, or one that cannot be built."""
+
+
+class InputError(FxcheckError):
+    """The example inputs are missing or do not fit the model."""
+
+
+class CaptureError(FxcheckError):
+    """``torch.export`` could not capture the model."""
+
+    code = "FX601"
+
+
+class ProxyError(FxcheckError):
+    """Saved proxies cannot be read, or an operator cannot be measured."""

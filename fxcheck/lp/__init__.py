@@ -1,0 +1,1 @@
+"""See architecture notes in the README: the room `lp`."""

@@ -1,0 +1,59 @@
+"""The table of operator semantics and its lookup. The families fill it; a missing operator is UNKNOWN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fxcheck.records.semantics import Call, Kind, OpSemantics
+
+Rule = Callable[[Call], OpSemantics]
+
+_RULES: dict[str, tuple[Rule, str]] = {}
+
+
+class DuplicateOperator(Exception):
+    """Two families claim one overload."""
+
+
+def semantics_for(*ops: str) -> Callable[[Rule], Rule]:
+    """Register one rule for the named overloads (``aten.relu.default``).
+
+    Raises:
+        DuplicateOperator: an overload already has a rule.
+    """
+
+    def register(rule: Rule) -> Rule:
+        owner = f"{rule.__module__}.{rule.__qualname__}"
+        for op in ops:
+            if op in _RULES:
+                raise DuplicateOperator(f"{op} is already described by {_RULES[op][1]}; {owner} describes it again")
+            _RULES[op] = (rule, owner)
+        return rule
+
+    return register
+
+
+def constant_semantics(ops: Iterable[str], semantics: OpSemantics) -> None:
+    """Register the same facts, independent of arguments, for several overloads."""
+    semantics_for(*ops)(lambda call: semantics)
+
+
+def registered() -> tuple[str, ...]:
+    """Every overload with a rule, sorted."""
+    return tuple(sorted(_RULES))
+
+
+def out_of_place(op: str) -> str:
+    """``aten.relu_.default`` -> ``aten.relu.default``; other names unchanged."""
+    parts = op.split(".")
+    if len(parts) == 3 and parts[1].endswith("_") and not parts[1].startswith("_"):
+        return f"{parts[0]}.{parts[1][:-1]}.{parts[2]}"
+    return op
+
+
+def lookup(call: Call) -> OpSemantics:
+    """The semantics of a call; UNKNOWN, with a note, for an operator that nobody described."""
+    entry = _RULES.get(call.op) or _RULES.get(out_of_place(call.op))
+    if entry is None:
+        return OpSemantics(Kind.UNKNOWN, note=f"{call.op} is not in the operator table")
+    return entry[0](call)

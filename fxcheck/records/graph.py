@@ -1,0 +1,128 @@
+"""The captured computation in single-assignment form: no torch objects, no mutation, no aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A use of the value that node ``id`` computes."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where in the user's program a node comes from."""
+
+    module: str = ""
+    """Dotted module path, ``""`` for the root."""
+    module_type: str = ""
+    """Qualified class name of that module."""
+    call: int = 0
+    """0 for the module's first call in the forward, 1 for its second, ..."""
+    location: str = ""
+    """``file.py:line`` of the innermost frame outside site-packages, or of the module's own file."""
+    source: str = ""
+    """The text of that source line, if it was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation and the one value that it computes.
+
+    ``op`` is an ATen overload such as ``aten.relu.default`` or one of the leaves and helpers below:
+
+    - ``fxcheck.parameter`` / ``fxcheck.buffer`` / ``fxcheck.input`` / ``fxcheck.constant``: leaves;
+      ``arguments["name"]`` is the qualified name. A constant whose entries are all equal to a known number
+      carries it as ``arguments["value"]``.
+    - ``fxcheck.getitem``: output ``arguments["index"]`` of the multi-output node ``arguments["self"]``.
+    - ``fxcheck.view_write``: ``arguments["self"]`` with the entries seen by a view replaced by
+      ``arguments["source"]``: what is left of an in-place operation on a view.
+    """
+
+    id: int
+    op: str
+    arguments: Mapping[str, Any]
+    """By schema name, defaults filled in. Tensors are ``Ref``, possibly inside tuples."""
+    shape: tuple[int, ...] | None
+    """Example shape (symbolic sizes by their hint); None for a value that is not a tensor."""
+    dtype: str | None
+    """As in ``float32``; None for a value that is not a tensor."""
+    name: str = ""
+    """The fx node's name."""
+    origin: Origin = Origin()
+    grad_enabled: bool = True
+    """False inside a ``no_grad`` region."""
+    outputs: tuple[tuple[tuple[int, ...], str] | None, ...] = ()
+    """Shape and dtype of each output of a multi-output operation."""
+    called_as: str = ""
+    """The overload that ran, where it is an in-place or otherwise rewritten form of ``op``."""
+
+    @property
+    def numel(self) -> int:
+        count = 1
+        for size in self.shape or ():
+            count *= size
+        return count
+
+
+def refs_in(value: Any) -> Iterator[int]:
+    """The ids of every ``Ref`` inside an argument, in order."""
+    if isinstance(value, Ref):
+        yield value.id
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from refs_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from refs_in(item)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured model (with its loss, if one was given).
+
+    ``nodes[i].id == i``; every ``Ref`` points backwards.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+    """Floating-point outputs of the model, or the scalar loss."""
+    batch: int
+    """Samples in the example minibatch (size of the first input's first dimension; 1 without inputs)."""
+    batch_dynamic: bool = False
+    """True when the capture holds for every batch size."""
+    smooth_criterion: bool = True
+    """True when no loss was captured, so a verdict assumes an analytic one."""
+    trainable: Mapping[int, str] = field(default_factory=dict)
+    """Leaf nodes that are trainable parameters, by qualified name; tied names share a node."""
+
+    @cached_property
+    def inputs_of(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the distinct nodes it reads, in argument order."""
+        return tuple(tuple(dict.fromkeys(refs_in(dict(n.arguments)))) for n in self.nodes)
+
+    @cached_property
+    def users_of(self) -> tuple[tuple[int, ...], ...]:
+        users: list[list[int]] = [[] for _ in self.nodes]
+        for node, sources in zip(self.nodes, self.inputs_of, strict=True):
+            for source in sources:
+                users[source].append(node.id)
+        return tuple(tuple(u) for u in users)
+
+    @cached_property
+    def live(self) -> frozenset[int]:
+        """Nodes on a path to an output."""
+        seen: set[int] = set()
+        stack = list(self.outputs)
+        while stack:
+            current = stack.pop()
+            if current not in seen:
+                seen.add(current)
+                stack.extend(self.inputs_of[current])
+        return frozenset(seen)

@@ -1,0 +1,40 @@
+"""Measured proxy derivatives: what autograd returns at a kink, and the one-sided slopes beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """AD's value at one point where a scalar function may not be differentiable."""
+
+    kink: float
+    left: float
+    """D- rho(kink)."""
+    ad: float
+    """What ``backward()`` returns at the kink."""
+    right: float
+    """D+ rho(kink)."""
+    weight: float | None
+    """lambda with ad = lambda left + (1 - lambda) right (theory section 2); None if left = right, or if no
+    lambda fits."""
+    stable: bool = True
+    """False when a one-sided slope is infinite or does not settle."""
+
+    @property
+    def is_kink(self) -> bool:
+        return self.left != self.right
+
+    @property
+    def is_wrong_derivative(self) -> bool:
+        """Differentiable here, and AD returns something else."""
+        return self.left == self.right and self.ad != self.left
+
+    @property
+    def one_sided(self) -> bool:
+        return self.weight in (0.0, 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kink": self.kink, "left": self.left, "ad": self.ad, "right": self.right, "weight": self.weight}
