@@ -128,6 +128,9 @@ class Call:
     lower_bounds: Mapping[int, float] = ()  # type: ignore[assignment]
     """Node ids with a proved lower bound on every entry, in exact arithmetic."""
 
+    dtype: str | None = None
+    """Output dtype (of the first output where there are several)."""
+
     def arg(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
 

@@ -1,0 +1,186 @@
+"""Look: for each node its semantics, the trainable parameters its value depends on, and a lower bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fxcheck.ops import registry
+from fxcheck.records.graph import Graph, Node, Ref
+from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
+
+POSITIVE = math.nextafter(0.0, 1.0)
+"""A lower bound that says: greater than zero, by how much is not known."""
+
+_LEAF = OpSemantics(Kind.CONSTANT)
+_LEAVES = frozenset({"fxcheck.parameter", "fxcheck.buffer", "fxcheck.input", "fxcheck.constant"})
+_KEEP = OpSemantics(Kind.STRUCTURAL, Transfer.KEEP)
+_INDEX_OUTPUT = OpSemantics(Kind.DISCONTINUOUS, singular_code="FX404", note="an index chosen by comparing values")
+_UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value",
+                      "scalar_tensor": "s"}  # fmt: skip
+_SAME_UNIFORM_VALUE = ("clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "lift_fresh", "expand", "view",
+                       "reshape", "expand_as", "unsqueeze", "contiguous")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A graph with, per node id, what the node is and what it depends on."""
+
+    graph: Graph
+    parameters: tuple[str, ...]
+    """Names of the trainable parameters; bit i of a mask stands for ``parameters[i]``."""
+    semantics: tuple[OpSemantics, ...]
+    depends: tuple[int, ...]
+    """Bit mask of the trainable parameters that can change the node's value, on any path."""
+    constants: dict[int, float | None]
+    """Nodes that depend on no trainable parameter, with their value where all entries equal a known number."""
+    lower: dict[int, float]
+    """Proved lower bounds of all entries."""
+    relevant: frozenset[int]
+    """Nodes whose value can reach an output (paths through CONSTANT operators do not count)."""
+
+    def matters(self, node: int) -> bool:
+        """The node depends on a trainable parameter and reaches an output."""
+        return self.depends[node] != 0 and node in self.relevant
+
+    def names(self, mask: int) -> tuple[str, ...]:
+        """Parameter names of a mask, in registration order."""
+        return tuple(name for i, name in enumerate(self.parameters) if mask >> i & 1)
+
+
+def annotate(graph: Graph) -> Annotated:
+    """Look up every operator and propagate dependence on trainable parameters.
+
+    Args:
+        graph: a captured model; ``graph.trainable`` names the coordinates of w.
+
+    Returns:
+        The annotated graph. Unknown operators are annotated as UNKNOWN, never skipped.
+    """
+    bit = {node: 1 << i for i, node in enumerate(graph.trainable)}
+    shapes = {n.id: n.shape for n in graph.nodes}
+    dtypes = {n.id: n.dtype for n in graph.nodes}
+    semantics: list[OpSemantics] = []
+    depends: list[int] = []
+    constants: dict[int, float | None] = {}
+    lower: dict[int, float] = {}
+    for node, sources in zip(graph.nodes, graph.inputs_of, strict=True):
+        call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype)
+        facts = _semantics_of(node, call, semantics)
+        mask = bit.get(node.id, 0)
+        if facts.kind is not Kind.CONSTANT:
+            for source in sources:
+                mask |= depends[source]
+        semantics.append(facts)
+        depends.append(mask)
+        if mask == 0:
+            constants[node.id] = _uniform_value(node, call)
+        bound = _lower_bound(node, facts, call, sources, lower)
+        if bound > -math.inf:
+            lower[node.id] = bound
+    return Annotated(graph, tuple(graph.trainable.values()), tuple(semantics), tuple(depends), constants, lower,
+                     _relevant(graph, semantics))  # fmt: skip
+
+
+def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemantics:
+    if node.op in _LEAVES:
+        return _LEAF
+    if node.op == "fxcheck.view_write":
+        return _KEEP
+    if node.op == "fxcheck.getitem":
+        parent = before[node.arguments["self"].id]
+        if node.arguments["index"] in parent.discrete_outputs:
+            return _INDEX_OUTPUT
+        return _KEEP
+    return registry.lookup(call)
+
+
+def _uniform_value(node: Node, call: Call) -> float | None:
+    if node.op == "fxcheck.constant":
+        return node.arguments.get("value")
+    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    if base.startswith(("zeros", "new_zeros")):
+        return 0.0
+    if base.startswith(("ones", "new_ones")):
+        return 1.0
+    if base in _UNIFORM_FACTORIES:
+        return call.number(_UNIFORM_FACTORIES[base])
+    keeps_value = base in _SAME_UNIFORM_VALUE and (node.dtype or "").startswith(("float", "bfloat"))
+    return call.number("self") if keeps_value else None
+
+
+def _lower_bound(
+    node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...], lower: dict[int, float]
+) -> float:
+    value = call.constants.get(node.id)
+    if value is not None:
+        return value
+    known = -math.inf
+    if facts.positive:
+        known = POSITIVE
+    elif facts.nonnegative:
+        known = 0.0
+    return max(known, _inherited_bound(node, facts, call, sources, lower))
+
+
+def _inherited_bound(
+    node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...], lower: dict[int, float]
+) -> float:
+    bounds = [lower.get(s, -math.inf) for s in sources]
+    if not bounds:
+        return -math.inf
+    if node.op.startswith(("aten.clamp_min.", "aten.clamp.")) and call.number("min") is not None:
+        ceiling = call.number("max") if node.op.startswith("aten.clamp.") else None
+        return min(call.number("min"), math.inf if ceiling is None else ceiling)  # type: ignore[type-var]
+    match facts.transfer:
+        case Transfer.KEEP:
+            return min(bounds)
+        case Transfer.PAD | Transfer.DROPOUT:
+            return 0.0 if min(bounds) >= 0 and not call.arg("value") else -math.inf
+        case Transfer.AVERAGE:
+            return min(min(bounds), POSITIVE) if min(bounds) >= 0 else -math.inf
+        case Transfer.ADD:
+            return _sum_bound(node, facts, call)
+        case Transfer.MULTIPLY:
+            return _product_bound(node, call)
+    if facts.kind is Kind.MAX and not node.op.startswith(("aten.min", "aten.amin", "aten.fmin", "aten.aminmax")):
+        return min(bounds)
+    return -math.inf
+
+
+def _tensor_or_number(call: Call, name: str) -> bool:
+    value = call.arg(name)
+    return isinstance(value, (Ref, int, float)) and not isinstance(value, bool)
+
+
+def _sum_bound(node: Node, facts: OpSemantics, call: Call) -> float:
+    names = [n for n in ("self", "other") if _tensor_or_number(call, n)]
+    scales = facts.scales or (1.0,) * len(names)
+    if len(scales) != len(names) or any(s <= 0 for s in scales):
+        return -math.inf
+    terms = [call.lower_bound(n) for n in names]
+    total = sum(s * t for s, t in zip(scales, terms, strict=True))
+    return POSITIVE if total == 0 and min(terms) >= 0 and max(terms) > 0 else total
+
+
+def _product_bound(node: Node, call: Call) -> float:
+    left, right = node.arguments.get("self"), node.arguments.get("other")
+    if isinstance(left, Ref) and left == right:
+        return max(0.0, call.lower_bound("self"))
+    low_left, low_right = call.lower_bound("self"), call.lower_bound("other")
+    if min(low_left, low_right) < 0:
+        return -math.inf
+    return POSITIVE if min(low_left, low_right) > 0 else 0.0
+
+
+def _relevant(graph: Graph, semantics: list[OpSemantics]) -> frozenset[int]:
+    seen: set[int] = set()
+    stack = list(graph.outputs)
+    while stack:
+        current = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if semantics[current].kind is not Kind.CONSTANT:
+            stack.extend(graph.inputs_of[current])
+    return frozenset(seen)

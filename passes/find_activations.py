@@ -1,0 +1,501 @@
+"""Look: recognise elementwise chains of one tensor with constants as scalar activations (theory 4.3).
+
+``relu(y)``, ``y * (y > 0)``, ``where(y > 0, y, 0.1 * y)`` and ``y * relu6(y + 3) / 6`` are each one scalar
+piecewise-analytic rho of the pre-activation y. A node may be a function of several candidate pre-activations (of
+``y`` and of ``silu(y)``); the earliest one for which the function is computed exactly wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+from fxcheck.ops import scalar
+from fxcheck.passes.annotate import Annotated
+from fxcheck.records import piecewise
+from fxcheck.records.graph import Node, Ref
+from fxcheck.records.piecewise import Piecewise, polynomial
+from fxcheck.records.proxy import Proxy
+from fxcheck.records.semantics import Kind
+
+_SAME_ENTRIES = frozenset(
+    f"aten.{name}" for name in ("clone.default", "alias.default", "contiguous.default", "to.dtype", "to.device",
+                                "_to_copy.default", "type_as.default", "to.dtype_layout", "positive.default")
+)  # fmt: skip
+_ARITHMETIC = frozenset({"add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "neg",
+                         "negative", "square", "pow"})  # fmt: skip
+_LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not",
+                    "__and__", "__or__"})  # fmt: skip
+_SELECT = frozenset({"where", "masked_fill", "index_put"})
+_TRAINABLE_SLOPES: dict[str, dict[str, tuple[float, ...]]] = {"aten.prelu.default": {"weight": (0.25, 2.0, -1.0)}}
+"""Operators whose slope may be a parameter: the proxy must be on the same side for every one of these values."""
+_FROZEN_FOR_MEASUREMENT: dict[str, dict[str, Any]] = {"aten.rrelu.default": {"training": False}}
+"""Arguments that make an operator deterministic: the random slope of rrelu does not change AD's side."""
+
+
+_MAX_ROOTS = 4
+"""Candidate pre-activations kept for one node: the latest ones."""
+
+
+class ProxySource(Protocol):
+    """Where proxies come from: the installed torch, or a saved table."""
+
+    def scalar(
+        self, op: str, arguments: Mapping[str, Any], operand: str, points: tuple[float, ...], dtype: str
+    ) -> tuple[Proxy, ...] | None: ...
+
+    def chain(
+        self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str
+    ) -> tuple[Proxy, ...] | None: ...
+
+
+@dataclass(frozen=True)
+class Form:
+    """A node as a function of one candidate pre-activation."""
+
+    exact: Piecewise | None
+    """None when the function is not a piecewise polynomial; it is then measured on the chain itself."""
+    breaks: tuple[Fraction, ...]
+    """Where operators inside the chain compare or have kinks."""
+
+
+_IDENTITY = Form(piecewise.IDENTITY, ())
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A scalar activation with at least one point where AD must choose."""
+
+    node: int
+    """The node that holds the activation's value."""
+    root: int
+    """The pre-activation."""
+    members: tuple[int, ...]
+    """Nodes of the chain, the pre-activation excluded, in order."""
+    name: str
+    points: tuple[Proxy, ...]
+    """Measured at every candidate kink; points where nothing happens are left out."""
+    continuous: bool
+    nondecreasing: bool
+    smooth_operands: tuple[int, ...] = ()
+    """Trainable operands that enter analytically: the slope of a PReLU."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What chain recognition found."""
+
+    found: tuple[Activation, ...]
+    handled: frozenset[int]
+    """Nodes that compare or have kinks and are accounted for by an activation, or proved harmless."""
+
+
+def find_activations(facts: Annotated, proxies: ProxySource) -> Activations:
+    """Find every scalar activation that depends on a trainable parameter and reaches an output.
+
+    Args:
+        facts: the annotated graph.
+        proxies: where the measured derivatives come from.
+
+    Returns:
+        The activations in execution order, and the nodes that they account for.
+
+    Source: theory 4.1 (measured proxies) and 4.3 (chains, mask idioms, PReLU).
+    """
+    chains = _Chains(facts, proxies)
+    found = []
+    for node in facts.graph.nodes:
+        root = chains.root_of(node.id)
+        if root is not None and chains.leaves_chain(node.id, root):
+            found.append(chains.activation(node, root))
+    handled = frozenset(n for n, roots in chains.essential.items() if roots)
+    return Activations(tuple(a for a in found if a is not None), handled)
+
+
+class _Chains:
+    def __init__(self, facts: Annotated, proxies: ProxySource) -> None:
+        self.facts = facts
+        self.proxies = proxies
+        self.forms: dict[int, dict[int, Form]] = {}
+        self.essential: dict[int, frozenset[int]] = {}
+        """For each node, the roots at which it compares, kinks, or joins branches that do."""
+        for node in facts.graph.nodes:
+            if facts.matters(node.id):
+                self._visit(node)
+
+    # Forms of each node ------------------------------------------------------------------------
+
+    def _visit(self, node: Node) -> None:
+        operands = [s for s in self.facts.graph.inputs_of[node.id] if self.facts.depends[s]]
+        forms: dict[int, Form] = {}
+        essential = set()
+        if self._may_chain(node, operands):
+            for root in self._common_roots(node, operands):
+                form = self._form(node, root)
+                if form is not None:
+                    forms[root] = form
+                    if self._is_essential(node, operands, root):
+                        essential.add(root)
+        if not any(form.exact for form in forms.values()):
+            forms[node.id] = _IDENTITY
+        self.forms[node.id] = forms
+        self.essential[node.id] = frozenset(essential)
+
+    def _may_chain(self, node: Node, operands: list[int]) -> bool:
+        base = _base(node.op)
+        known = node.op in _SAME_ENTRIES or base in _ARITHMETIC | _LOGIC | _SELECT or base in scalar.COMPARE
+        return bool(operands) and (known or self.facts.semantics[node.id].elementwise)
+
+    def _common_roots(self, node: Node, operands: list[int]) -> list[int]:
+        smooth = set(self._smooth_operands(node))
+        chained = [o for o in operands if o not in smooth]
+        if not chained:
+            return []
+        common = set(self.forms.get(chained[0], {}))
+        for other in chained[1:]:
+            common &= set(self.forms.get(other, {}))
+        return sorted(r for r in common if self.facts.graph.nodes[r].shape == node.shape)[-_MAX_ROOTS:]
+
+    def _smooth_operands(self, node: Node) -> tuple[int, ...]:
+        names = _TRAINABLE_SLOPES.get(node.op, {})
+        refs = (node.arguments.get(n) for n in names)
+        return tuple(r.id for r in refs if isinstance(r, Ref) and self.facts.depends[r.id])
+
+    def _is_essential(self, node: Node, operands: list[int], root: int) -> bool:
+        before = [self.forms[o][root].breaks for o in operands if root in self.forms.get(o, {})]
+        joined = len(operands) > 1 and any(before)
+        return joined or self._chooses(node)
+
+    def _chooses(self, node: Node) -> bool:
+        """The operator itself compares its operand with something."""
+        kind, base = self.facts.semantics[node.id].kind, _base(node.op)
+        return kind in (Kind.KINKED, Kind.MAX) or base in scalar.COMPARE or base in _SELECT or node.op in scalar.SIGN
+
+    def _form(self, node: Node, root: int) -> Form | None:
+        """The node as a function of ``root``; None when it is not one, or its breaks cannot be located."""
+        arguments = {name: self._argument(value, root) for name, value in _as_mask_fill(node).items()}
+        exact = self._exact_form(node, arguments)
+        if exact is not None:
+            return Form(exact, exact.breaks)
+        inner = [a for a in arguments.values() if isinstance(a, Form)]
+        breaks = {b for form in inner for b in form.breaks}
+        own = self._own_breaks(node, arguments)
+        if own is None or not self._is_runnable(node, arguments):
+            return None
+        return Form(None, tuple(sorted(breaks | own)))
+
+    def _argument(self, value: Any, root: int) -> Any:
+        """A Form for a chained tensor, a float for a number or known constant, else the value itself."""
+        if isinstance(value, Ref):
+            if value.id in self.facts.constants:
+                known = self.facts.constants[value.id]
+                return value if known is None else float(known)
+            return self.forms.get(value.id, {}).get(root, value)
+        return value
+
+    def _is_runnable(self, node: Node, arguments: dict[str, Any]) -> bool:
+        slopes = _TRAINABLE_SLOPES.get(node.op, {})
+        return all(n in slopes or not isinstance(a, Ref) for n, a in arguments.items())
+
+    def _own_breaks(self, node: Node, arguments: dict[str, Any]) -> set[Fraction] | None:
+        """Where this operator's own kinks fall, as points of the root; None when they cannot be located."""
+        facts = self.facts.semantics[node.id]
+        if facts.kind in (Kind.SMOOTH, Kind.LINEAR):
+            return set()
+        if _base(node.op) in _SELECT:
+            return set() if self._mask_is_exact(node, arguments) else None
+        if facts.kind is not Kind.KINKED or facts.operand is None:
+            return None
+        inner = arguments.get(facts.operand)
+        if not isinstance(inner, Form) or inner.exact is None or inner.exact.degree > 1:
+            return None
+        kinks = tuple(Fraction(k) for k in facts.kinks)
+        marker = Piecewise(kinks, ((),) * (len(kinks) + 1), (Fraction(0),) * len(kinks), (Fraction(0),) * len(kinks))
+        located = piecewise.apply(marker, inner.exact)
+        return None if located is None else set(located.breaks)
+
+    def _mask_is_exact(self, node: Node, arguments: dict[str, Any]) -> bool:
+        mask = arguments.get("condition", arguments.get("mask"))
+        return isinstance(mask, Form) and mask.exact is not None and mask.exact.degree == 0
+
+    # Exact algebra -----------------------------------------------------------------------------
+
+    def _exact_form(self, node: Node, arguments: dict[str, Any]) -> Piecewise | None:
+        values = {n: _as_piecewise(a) for n, a in arguments.items()}
+        base = _base(node.op)
+        if node.op in _SAME_ENTRIES:
+            return values.get("self") if _keeps_values(node, self.facts) else None
+        if base in _ARITHMETIC:
+            return _arithmetic(base, arguments, values)
+        if base in _LOGIC and node.dtype == "bool":
+            return _logic(base, values)
+        if base in scalar.COMPARE:
+            difference = _arithmetic("sub", {}, {"self": values.get("self"), "other": values.get("other")})
+            return None if difference is None else piecewise.apply(scalar.COMPARE[base], difference)
+        if base in _SELECT:
+            return _select(base, arguments, values)
+        if node.op in scalar.SIGN:
+            inner = values.get("self")
+            return None if inner is None else piecewise.apply(scalar.SIGN[node.op], inner)
+        return self._kinked(node, arguments, values)
+
+    def _kinked(self, node: Node, arguments: dict[str, Any], values: dict[str, Any]) -> Piecewise | None:
+        if node.op not in scalar.KINKED:
+            return None
+        for operand in scalar.OPERAND.get(node.op, ("self",)):
+            rest = {("other" if operand == "other" and n == "self" else n): a for n, a in arguments.items() if n != operand}
+            inner = values.get(operand)
+            if inner is None or any(isinstance(a, (Form, Ref)) for a in rest.values()):
+                continue
+            if not isinstance(arguments[operand], Form):
+                continue
+            breaks, pieces, at = scalar.KINKED[node.op](rest)
+            constants = {n: a for n, a in arguments.items() if n != operand}
+            measured = self.proxies.scalar(
+                node.op, constants, operand, tuple(float(b) for b in breaks), _dtype_of(node, operand, self.facts)
+            ) if breaks else ()
+            if measured is None or len(measured) != len(breaks):
+                return None
+            slopes = tuple(
+                _exact_slope(proxy, Piecewise(breaks, pieces, at, (Fraction(0),) * len(breaks)), i)
+                for i, proxy in enumerate(measured)
+            )
+            return piecewise.apply(Piecewise(breaks, pieces, at, slopes), inner)
+        return None
+
+    # Activations -------------------------------------------------------------------------------
+
+    def root_of(self, node: int) -> int | None:
+        """The pre-activation of an essential node: the earliest one with an exact form, else the earliest."""
+        roots = sorted(self.essential.get(node, ()))
+        exact = [r for r in roots if self.forms[node][r].exact is not None]
+        return (exact or roots or [None])[0]
+
+    def leaves_chain(self, node: int, root: int) -> bool:
+        """Some use of the node's value is not absorbed into another essential node of the same root."""
+        stack, seen = [node], set()
+        outputs = set(self.facts.graph.outputs)
+        while stack:
+            current = stack.pop()
+            if current in outputs:
+                return True
+            for user in self.facts.graph.users_of[current]:
+                is_constant = self.facts.semantics[user].kind is Kind.CONSTANT
+                if user in seen or user not in self.facts.relevant or is_constant:
+                    continue
+                seen.add(user)
+                if root not in self.forms.get(user, {}):
+                    return True
+                if root not in self.essential[user]:
+                    stack.append(user)
+                elif self.root_of(user) != root:
+                    return True
+        return False
+
+    def activation(self, node: Node, root: int) -> Activation | None:
+        form = self.forms[node.id][root]
+        members = self._members(node.id, root)
+        smooth = self._smooth_operands(node)
+        single = members == (node.id,) and root in self.facts.graph.inputs_of[node.id]
+        facts = self.facts.semantics[node.id]
+        name = _base(node.op) if single else "chain(" + ", ".join(_base(self._node(m).op) for m in members) + ")"
+        continuous, nondecreasing = True, single and facts.nondecreasing
+        if form.exact is not None:
+            continuous, nondecreasing = form.exact.is_continuous, form.exact.is_nondecreasing or nondecreasing
+        points = self._measure(node, root, form, members, single)
+        note = "" if points is not None else "its derivative at the kinks could not be measured"
+        kept = tuple(p for p in points or () if p.is_kink or p.is_wrong_derivative or not p.stable)
+        if points is not None and not kept and continuous:
+            return None
+        return Activation(node.id, root, members, name, kept, continuous, nondecreasing, smooth, note)
+
+    def _measure(
+        self, node: Node, root: int, form: Form, members: tuple[int, ...], single: bool
+    ) -> tuple[Proxy, ...] | None:
+        if single and self.facts.semantics[node.id].kind is Kind.KINKED:
+            return self._measure_operator(node)
+        if form.exact is not None:
+            return tuple(_proxy_at(form.exact, i) for i in range(len(form.exact.breaks)))
+        if any(Fraction(float(b)) != b for b in form.breaks):
+            return None
+        nodes = tuple(self._node(m) for m in self._chain_nodes(node.id, root))
+        return self.proxies.chain(nodes, root, tuple(float(b) for b in form.breaks), self._node(root).dtype or "")
+
+    def _measure_operator(self, node: Node) -> tuple[Proxy, ...] | None:
+        facts = self.facts.semantics[node.id]
+        operand = facts.operand or "self"
+        fixed = {n: self._argument(a, -1) for n, a in node.arguments.items() if n != operand}
+        fixed |= {n: v for n, v in _FROZEN_FOR_MEASUREMENT.get(node.op, {}).items() if n in fixed}
+        fixed = {n: 0.0 if isinstance(a, Ref) else a for n, a in fixed.items()}
+        dtype = _dtype_of(node, operand, self.facts)
+        variants = [fixed]
+        for name, slopes in _TRAINABLE_SLOPES.get(node.op, {}).items():
+            variants = [{**fixed, name: s} for s in slopes]
+        results = [self.proxies.scalar(node.op, v, operand, facts.kinks, dtype) for v in variants]
+        if any(r is None for r in results):
+            return None
+        weights = {tuple(p.weight for p in r or ()) for r in results}
+        return results[0] if len(weights) == 1 else None
+
+    def _members(self, node: int, root: int) -> tuple[int, ...]:
+        nodes = self._chain_nodes(node, root)
+        return tuple(n for n in nodes if root in self.essential[n]) or (node,)
+
+    def _chain_nodes(self, node: int, root: int) -> tuple[int, ...]:
+        """Every node between the root (excluded) and the node (included), in execution order."""
+        seen, stack = set(), [node]
+        while stack:
+            current = stack.pop()
+            if current == root or current in seen or root not in self.forms.get(current, {}):
+                if current != node or current in seen:
+                    continue
+            seen.add(current)
+            stack.extend(self.facts.graph.inputs_of[current])
+        return tuple(sorted(seen))
+
+    def _node(self, id: int) -> Node:
+        return self.facts.graph.nodes[id]
+
+
+# Helpers ---------------------------------------------------------------------------------------
+
+
+def _base(op: str) -> str:
+    parts = op.split(".")
+    return parts[1] if len(parts) > 1 else op
+
+
+def _as_mask_fill(node: Node) -> Mapping[str, Any]:
+    """Arguments of ``y[mask] = value`` renamed to those of ``masked_fill``; others unchanged."""
+    indices = node.arguments.get("indices")
+    if node.op != "aten.index_put.default" or node.arguments.get("accumulate") or not isinstance(indices, tuple):
+        return node.arguments
+    if len(indices) != 1:
+        return node.arguments
+    return {"self": node.arguments["self"], "mask": indices[0], "value": node.arguments["values"]}
+
+
+def _dtype_of(node: Node, operand: str, facts: Annotated) -> str:
+    value = node.arguments.get(operand)
+    return (facts.graph.nodes[value.id].dtype if isinstance(value, Ref) else node.dtype) or "float32"
+
+
+def _as_piecewise(value: Any) -> Piecewise | None:
+    if isinstance(value, Form):
+        return value.exact
+    if isinstance(value, (bool, int, float)) and value == value and abs(value) != float("inf"):
+        return piecewise.constant(Fraction(value))
+    return None
+
+
+def _keeps_values(node: Node, facts: Annotated) -> bool:
+    return (node.dtype or "").startswith(("float", "bfloat"))
+
+
+def _arithmetic(base: str, arguments: dict[str, Any], values: Mapping[str, Piecewise | None]) -> Piecewise | None:
+    left, right = values.get("self"), values.get("other")
+    if left is None:
+        return None
+    if base in ("neg", "negative"):
+        return _linear([left], [Fraction(-1)])
+    if base == "square":
+        return _product(left, left)
+    if base == "pow":
+        return _power(left, arguments.get("exponent"))
+    if right is None or arguments.get("rounding_mode") is not None:
+        return None
+    alpha = Fraction(arguments.get("alpha", 1) or 1)
+    match base:
+        case "add":
+            return _linear([left, right], [Fraction(1), alpha])
+        case "sub" | "subtract":
+            return _linear([left, right], [Fraction(1), -alpha])
+        case "rsub":
+            return _linear([left, right], [-alpha, Fraction(1)])
+        case "mul" | "multiply":
+            return _product(left, right)
+    number = right.value(Fraction(0)) if not right.breaks and right.degree == 0 else Fraction(0)
+    return _linear([left], [1 / number]) if number else None
+
+
+def _linear(parts: list[Piecewise], factors: list[Fraction]) -> Piecewise:
+    def piece(polynomials: tuple[piecewise.Polynomial, ...], _: tuple[Fraction, ...]) -> piecewise.Polynomial:
+        total: piecewise.Polynomial = ()
+        for p, f in zip(polynomials, factors, strict=True):
+            total = piecewise.add(total, piecewise.multiply(p, polynomial(f)))
+        return total
+
+    def slope(_: tuple[Fraction, ...], slopes: tuple[Fraction, ...]) -> Fraction:
+        return sum((s * f for s, f in zip(slopes, factors, strict=True)), Fraction(0))
+
+    return piecewise.combine(parts, piece, slope)
+
+
+def _product(left: Piecewise, right: Piecewise) -> Piecewise:
+    return piecewise.combine(
+        [left, right],
+        lambda p, _: piecewise.multiply(p[0], p[1]),
+        lambda v, s: s[0] * v[1] + v[0] * s[1],
+    )
+
+
+def _power(left: Piecewise, exponent: Any) -> Piecewise | None:
+    if exponent not in (1, 2, 3, 4):
+        return None
+    result = left
+    for _ in range(int(exponent) - 1):
+        result = _product(result, left)
+    return result
+
+
+def _logic(base: str, values: Mapping[str, Piecewise | None]) -> Piecewise | None:
+    left, right = values.get("self"), values.get("other")
+    one = piecewise.constant(1)
+    if left is None:
+        return None
+    if base in ("logical_not", "bitwise_not"):
+        return _linear([one, left], [Fraction(1), Fraction(-1)])
+    if right is None:
+        return None
+    both = _product(left, right)
+    if base in ("logical_and", "bitwise_and", "__and__"):
+        return both
+    return _linear([left, right, both], [Fraction(1), Fraction(1), Fraction(-1)])
+
+
+def _select(base: str, arguments: dict[str, Any], values: Mapping[str, Piecewise | None]) -> Piecewise | None:
+    if base == "where":
+        mask, yes, no = values.get("condition"), values.get("self"), values.get("other")
+    elif base in ("masked_fill", "index_put") and "mask" in arguments:
+        mask, yes, no = values.get("mask"), values.get("value"), values.get("self")
+    else:
+        return None
+    if mask is None or yes is None or no is None:
+        return None
+    return piecewise.combine(
+        [mask, yes, no],
+        lambda p, v: p[1] if v[0] else p[2],
+        lambda v, s: s[1] if v[0] else s[2],
+    )
+
+
+def _exact_slope(proxy: Proxy, shape: Piecewise, i: int) -> Fraction:
+    """AD's measured slope at break i, snapped to the exact one-sided slopes when it is a mixture of them."""
+    if proxy.weight is None:
+        exact = shape.left_slope(i)
+        return exact if proxy.ad == proxy.left == proxy.right else Fraction(proxy.ad)
+    weight = Fraction(proxy.weight)
+    return weight * shape.left_slope(i) + (1 - weight) * shape.right_slope(i)
+
+
+def _proxy_at(exact: Piecewise, i: int) -> Proxy:
+    left, ad, right = exact.left_slope(i), exact.slopes[i], exact.right_slope(i)
+    weight = (ad - right) / (left - right) if left != right else None
+    if weight is not None and not 0 <= weight <= 1:
+        weight = None
+    return Proxy(
+        float(exact.breaks[i]), float(left), float(ad), float(right), None if weight is None else float(weight)
+    )

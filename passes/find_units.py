@@ -1,0 +1,197 @@
+"""Look: every activation, max, order statistic and singular operation, and every place where the theory ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fxcheck.passes.annotate import Annotated
+from fxcheck.passes.find_activations import Activation, Activations, ProxySource
+from fxcheck.records.finding import Diagnostic
+from fxcheck.records.graph import Node, Ref
+from fxcheck.records.layer import Unit, UnitKind
+from fxcheck.records.semantics import Kind, MaxPick
+
+_FINDINGS = {Kind.UNKNOWN: "FX606", Kind.DISCONTINUOUS: "FX401", Kind.BREAKING: "FX501"}
+_KINKED = frozenset({Kind.KINKED, Kind.MAX, Kind.ORDER_STATISTIC, Kind.SINGULAR, Kind.SHARED_WEIGHTS})
+_POSITIVE_CLAMPS = ("aten.clamp_min.", "aten.clamp.", "aten.clip.")
+_HINTS = {
+    "FX401": "Replace it by a continuous function, or take it out of the part of the model that is trained.",
+    "FX404": "Let the index or mask depend on data only, or accept that AD ignores how the choice depends on w.",
+    "FX501": "Freeze what is detached (requires_grad=False), or keep it attached; for the function in which the "
+    "detached value is a constant the verdict is another one.",
+    "FX503": "Use padding_idx=None, max_norm=None and scale_grad_by_freq=False, or freeze the embedding.",
+    "FX504": "AD returns a stand-in by design here; no theorem covers it.",
+    "FX506": "Compute it with gradients, or from frozen parameters only.",
+    "FX606": "Report the operator, or describe it with fxcheck.ops.registry.semantics_for.",
+}
+
+
+@dataclass(frozen=True)
+class Units:
+    """What was found in a graph."""
+
+    units: tuple[Unit, ...]
+    findings: tuple[Diagnostic, ...]
+    constant_kinks: int
+    dead_kinks: int
+
+
+def find_units(facts: Annotated, activations: Activations, proxies: ProxySource) -> Units:
+    """List the units in execution order, and the findings that no unit can carry.
+
+    Args:
+        facts: the annotated graph.
+        activations: the scalar activations in it.
+        proxies: for a max of a tensor with a constant tensor, which is a scalar activation too (theory 4.2).
+
+    Source: theory 4.1 to 4.4.
+    """
+    finder = _Finder(facts, activations, proxies)
+    by_node = {a.node: finder.from_activation(a) for a in activations.found}
+    for node in facts.graph.nodes:
+        if node.id not in by_node and facts.matters(node.id) and node.id not in activations.handled:
+            unit = finder.unit(node)
+            if unit is not None:
+                by_node[node.id] = unit
+    ordered = sorted(by_node.values(), key=lambda u: u.node)
+    return Units(tuple(ordered), tuple(finder.findings()), *finder.unimportant())
+
+
+class _Finder:
+    def __init__(self, facts: Annotated, activations: Activations, proxies: ProxySource) -> None:
+        self.facts = facts
+        self.graph = facts.graph
+        self.activations = activations
+        self.proxies = proxies
+
+    # Units -------------------------------------------------------------------------------------
+
+    def from_activation(self, a: Activation) -> Unit:
+        node = self.graph.nodes[a.members[0]] if a.members else self.graph.nodes[a.node]
+        return Unit(
+            0, UnitKind.ACTIVATION, a.node, (a.root,), a.members, a.name, origin=node.origin,
+            member_names=self._names(a.members), points=a.points, continuous=a.continuous,
+            nondecreasing=a.nondecreasing, smooth_operands=a.smooth_operands, note=a.note,
+        )  # fmt: skip
+
+    def unit(self, node: Node) -> Unit | None:
+        semantics = self.facts.semantics[node.id]
+        inputs = tuple(s for s in self.graph.inputs_of[node.id] if self.facts.depends[s])
+        match semantics.kind:
+            case Kind.MAX if not semantics.trivial:
+                if semantics.elementwise and len(inputs) == 1:
+                    return self._max_with_constant(node, inputs[0])
+                one_hot = semantics.pick is MaxPick.ONE_HOT
+                return self._plain(node, UnitKind.MAX if one_hot else UnitKind.SPLIT_MAX, inputs)
+            case Kind.ORDER_STATISTIC:
+                return self._plain(node, UnitKind.ORDER_STATISTIC, inputs)
+            case Kind.SHARED_WEIGHTS:
+                return self._plain(node, UnitKind.RECURRENT, inputs)
+            case Kind.SINGULAR if not self._point_is_clamped_away(node):
+                return self._plain(node, UnitKind.SINGULAR, inputs)
+        return None
+
+    def _plain(self, node: Node, kind: UnitKind, inputs: tuple[int, ...]) -> Unit:
+        note = self.facts.semantics[node.id].note
+        return Unit(
+            0, kind, node.id, inputs, (node.id,), node.op.split(".")[1], origin=node.origin,
+            member_names=self._names((node.id,)), note=note,
+        )  # fmt: skip
+
+    def _max_with_constant(self, node: Node, operand: int) -> Unit | None:
+        """max(y, c) with constant entries c: rho has its kink where y = c, with the same proxies for every c."""
+        name = next(n for n, v in node.arguments.items() if isinstance(v, Ref) and v.id == operand)
+        others = {n: 0.0 if isinstance(v, Ref) else v for n, v in node.arguments.items() if n != name}
+        same_shape = self.graph.nodes[operand].shape == node.shape
+        bounds = [n for n, v in node.arguments.items() if isinstance(v, Ref) and n != name]
+        if not same_shape or len(bounds) != 1:
+            return self._plain(node, UnitKind.SPLIT_MAX, (operand,))
+        points = self.proxies.scalar(node.op, others, name, (0.0,), self.graph.nodes[operand].dtype or "float32")
+        return Unit(
+            0, UnitKind.ACTIVATION, node.id, (operand,), (node.id,), node.op.split(".")[1], origin=node.origin,
+            member_names=self._names((node.id,)), points=points or (), nondecreasing=True,
+            note="" if points else "its derivative at the kinks could not be measured",
+        )  # fmt: skip
+
+    def _point_is_clamped_away(self, node: Node) -> bool:
+        """A norm used only under clamp(min > 0), as in normalize: where it is 0 its value does not matter."""
+        users = [u for u in self.graph.users_of[node.id] if u in self.facts.relevant]
+        return (
+            node.op.startswith("aten.linalg_vector_norm")
+            and node.arguments.get("ord") == 2
+            and bool(users)
+            and node.id not in self.graph.outputs
+            and all(self._clamps_above_zero(self.graph.nodes[u]) for u in users)
+        )
+
+    def _clamps_above_zero(self, node: Node) -> bool:
+        low = node.arguments.get("min")
+        return node.op.startswith(_POSITIVE_CLAMPS) and isinstance(low, (int, float)) and low > 0
+
+    def _names(self, members: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self.graph.nodes[m].name for m in members)
+
+    # Findings ----------------------------------------------------------------------------------
+
+    def findings(self) -> list[Diagnostic]:
+        found: dict[tuple[str, str], list[Node]] = {}
+        for node in self.graph.nodes:
+            code = self._finding(node)
+            if code:
+                found.setdefault((code, node.op), []).append(node)
+        return [d for (code, op), nodes in found.items() for d in self._diagnostics(code, op, nodes)]
+
+    def _finding(self, node: Node) -> str:
+        if not self.facts.matters(node.id) or node.id in self.activations.handled:
+            return ""
+        semantics = self.facts.semantics[node.id]
+        if not node.grad_enabled and self.facts.depends[node.id] and semantics.kind is not Kind.CONSTANT:
+            return "FX506" if self._leaves_no_grad(node) else ""
+        if semantics.kind is Kind.KINKED:
+            return "FX606"
+        return semantics.singular_code if semantics.kind in _FINDINGS and semantics.singular_code else _FINDINGS.get(
+            semantics.kind, ""
+        )
+
+    def _leaves_no_grad(self, node: Node) -> bool:
+        """The last node of a no_grad region on its path: used where gradients are recorded, or an output."""
+        users = [self.graph.nodes[u] for u in self.graph.users_of[node.id] if u in self.facts.relevant]
+        return node.id in self.graph.outputs or any(u.grad_enabled for u in users)
+
+    def _diagnostics(self, code: str, op: str, nodes: list[Node]) -> list[Diagnostic]:
+        if code == "FX606":
+            reason = self.facts.semantics[nodes[0].id].note or "not covered by the operator table"
+            places = ", ".join(dict.fromkeys(_place(n) for n in nodes[:3]))
+            more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+            return [Diagnostic(code, f"unknown operator {op} at {places}{more}: {reason}", _HINTS[code],
+                               nodes[0].origin.location)]  # fmt: skip
+        return [Diagnostic(code, self._sentence(code, op, n), _HINTS.get(code, ""), n.origin.location) for n in nodes]
+
+    def _sentence(self, code: str, op: str, node: Node) -> str:
+        short = (node.called_as or op).split(".")[1] if op.startswith("aten.") else op
+        note = self.facts.semantics[node.id].note
+        because = f" ({note})" if note else ""
+        what = {
+            "FX401": "is not continuous, and its value depends on trainable parameters",
+            "FX404": "chooses entries by a value that depends on trainable parameters",
+            "FX501": "cuts off gradients of a value that depends on trainable parameters and reaches an output",
+            "FX503": "leaves gradient out, so AD is not the derivative of the forward",
+            "FX506": "runs without gradients, but its value depends on trainable parameters and reaches an output",
+        }.get(code, "is not differentiated by AD as computed in the forward")
+        return f"{short} at {_place(node)} {what}{because}"
+
+    def unimportant(self) -> tuple[int, int]:
+        """How many kinks and maxima are constant, and how many reach no output."""
+        constant = dead = 0
+        for node in self.graph.nodes:
+            if self.facts.semantics[node.id].kind in _KINKED and not self.facts.semantics[node.id].trivial:
+                if not self.facts.depends[node.id]:
+                    constant += 1
+                elif node.id not in self.facts.relevant:
+                    dead += 1
+        return constant, dead
+
+
+def _place(node: Node) -> str:
+    return node.origin.module or "the model's forward"
