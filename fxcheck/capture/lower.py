@@ -1,0 +1,383 @@
+"""From the exported training IR to fxcheck's single-assignment graph: subgraphs inlined, mutations renamed away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxcheck.capture.composites import EXPANSIONS
+from fxcheck.capture.export import Captured
+from fxcheck.capture.origin import OriginReader
+from fxcheck.records.graph import Graph, Node, Ref
+
+_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
+            "invoke_subgraph")  # fmt: skip
+_ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unflatten", "view_as")
+_FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+
+
+def lower(captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None) -> Graph:
+    """Translate a captured model.
+
+    Args:
+        captured: the exported program with the original module's parameters.
+        wrt: the parameters that the step updates; None for all with requires_grad.
+
+    Returns:
+        The graph, in execution order, with in-place operations replaced by new values that every alias sees.
+    """
+    lowering = _Lowering(captured, None if wrt is None else {id(p) for p in wrt})
+    outputs = lowering.run()
+    shape = lowering.batch_shape
+    return Graph(
+        tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
+        dict(lowering.trainable),
+    )  # fmt: skip
+
+
+@dataclass
+class _Slot:
+    """A tensor of the program: its current value, and the base that it is a view of."""
+
+    id: int
+    version: int = 0
+    base: _Slot | None = None
+    seen: int = 0
+    """The base's version that this view was derived from."""
+    replay: tuple[str, dict[str, Any], str] | None = None
+    """Operator, arguments and base argument that derive the view again."""
+
+
+class _Lowering:
+    def __init__(self, captured: Captured, wrt: set[int] | None) -> None:
+        self.captured = captured
+        self.wrt = wrt
+        self.nodes: list[Node] = []
+        self.trainable: dict[int, str] = {}
+        self.batch_shape: tuple[int, ...] = ()
+        self.leaf_of: dict[int, _Slot] = {}
+        self.origins = OriginReader(captured.strip_prefix)
+
+    # Values ------------------------------------------------------------------------------------
+
+    def emit(self, op: str, arguments: Mapping[str, Any], value: Any, **extra: Any) -> int:
+        """Append a node whose example value (a tensor, or a tuple of them) is given."""
+        shape, dtype, outputs = None, None, ()
+        if isinstance(value, torch.Tensor):
+            shape, dtype = _shape(value), _dtype(value.dtype)
+        elif isinstance(value, (tuple, list)):
+            outputs = tuple((_shape(v), _dtype(v.dtype)) if isinstance(v, torch.Tensor) else None for v in value)
+        node = Node(len(self.nodes), op, dict(arguments), shape, dtype, outputs=outputs, **extra)
+        self.nodes.append(node)
+        return node.id
+
+    def read(self, slot: _Slot) -> int:
+        """The current value, derived again when the base of a view has changed."""
+        if slot.base is not None and slot.replay is not None:
+            base = self.read(slot.base)
+            if slot.seen != slot.base.version:
+                op, arguments, name = slot.replay
+                old = self.nodes[slot.id]
+                slot.id = self._copy_node(old, op, {**arguments, name: Ref(base)})
+                slot.version += 1
+                slot.seen = slot.base.version
+        return slot.id
+
+    def _copy_node(self, old: Node, op: str, arguments: Mapping[str, Any]) -> int:
+        node = Node(len(self.nodes), op, dict(arguments), old.shape, old.dtype, old.name, old.origin,
+                    old.grad_enabled, old.outputs, old.called_as)  # fmt: skip
+        self.nodes.append(node)
+        return node.id
+
+    def write(self, slot: _Slot, value: int) -> None:
+        """The tensor now holds another value; so do its base's entries under the view."""
+        slot.id = value
+        slot.version += 1
+        if slot.base is not None:
+            base = self.read(slot.base)
+            old = self.nodes[base]
+            arguments = {"self": Ref(base), "source": Ref(value)}
+            self.write(slot.base, self._copy_node(old, "fxcheck.view_write", arguments))
+            slot.seen = slot.base.version
+
+    # Leaves ------------------------------------------------------------------------------------
+
+    def run(self) -> tuple[int, ...]:
+        program = self.captured.program
+        env: dict[fx.Node, Any] = {}
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                env[node] = self._leaf(node)
+        results = self._walk(program.graph_module, env, True)
+        mutated = set(program.graph_signature.buffers_to_mutate) | set(program.graph_signature.user_inputs_to_mutate)
+        slots = [r for node, r in results if node is None or node.name not in mutated]
+        ids = [self.read(s) for s in slots if isinstance(s, _Slot)]
+        return tuple(dict.fromkeys(i for i in ids if (self.nodes[i].dtype or "").startswith(("float", "bfloat"))))
+
+    def _leaf(self, node: fx.Node) -> Any:
+        signature = self.captured.program.graph_signature
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return value
+        name = signature.inputs_to_parameters.get(node.name)
+        if name is not None:
+            return self._parameter(name, value)
+        buffer = signature.inputs_to_buffers.get(node.name)
+        if buffer is not None:
+            return _Slot(self.emit("fxcheck.buffer", {"name": self._plain(buffer)}, value, name=node.name))
+        constant = signature.inputs_to_lifted_tensor_constants.get(node.name)
+        if constant is not None:
+            uniform = _uniform(self.captured.program.constants.get(constant))
+            return _Slot(self.emit("fxcheck.constant", {"name": constant, "value": uniform}, value, name=node.name))
+        if not self.batch_shape and value.dim() > 0:
+            self.batch_shape = _shape(value)
+        return _Slot(self.emit("fxcheck.input", {"name": node.name}, value, name=node.name))
+
+    def _plain(self, name: str) -> str:
+        prefix = self.captured.strip_prefix
+        return name[len(prefix) :] if prefix and name.startswith(prefix) else name
+
+    def _parameter(self, name: str, value: torch.Tensor) -> _Slot:
+        original = self.captured.parameters.get(name)
+        key = id(original) if original is not None else hash(name)
+        if key in self.leaf_of:
+            return self.leaf_of[key]
+        plain = self._plain(name)
+        id_ = self.emit("fxcheck.parameter", {"name": plain}, value, name=plain)
+        wanted = original is not None and original.requires_grad and (self.wrt is None or id(original) in self.wrt)
+        if wanted:
+            self.trainable[id_] = plain
+        self.leaf_of[key] = _Slot(id_)
+        return self.leaf_of[key]
+
+    # Nodes -------------------------------------------------------------------------------------
+
+    def _walk(self, module: fx.GraphModule, env: dict[fx.Node, Any], grad: bool) -> list[tuple[fx.Node | None, Any]]:
+        """Translate one (sub)graph; the values that it returns, with the fx nodes that hold them."""
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                env[node] = self._attribute(module, node)
+            elif node.op == "call_function":
+                env[node] = self._call(node, env, grad)
+            elif node.op == "output":
+                flat = fx.map_arg(node.args[0], lambda n: n)
+                return [(n if isinstance(n, fx.Node) else None, env[n] if isinstance(n, fx.Node) else n)
+                        for n in _flatten(flat)]  # fmt: skip
+        return []
+
+    def _attribute(self, module: fx.GraphModule, node: fx.Node) -> Any:
+        value: Any = module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if isinstance(value, torch.Tensor):
+            leaf = {"name": str(node.target), "value": _uniform(value)}
+            return _Slot(self.emit("fxcheck.constant", leaf, value, name=node.name))
+        return value
+
+    def _call(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
+        target = node.target
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._higher_order(node, env, grad)
+        value = node.meta.get("val")
+        if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
+            return self._getitem(node, env, grad)
+        if not isinstance(target, torch._ops.OpOverload):
+            return value  # arithmetic on sizes
+        if not _holds_tensor(value):
+            return self._resolve_number(node, env, grad, value)
+        return self._operator(node, env, grad)
+
+    def _resolve_number(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> Any:
+        if value is None:
+            self._operator(node, env, grad)
+        return value
+
+    def _getitem(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
+        source, index = node.args
+        held = env[source]  # type: ignore[index]
+        if isinstance(held, (list, tuple)):
+            return held[index]  # type: ignore[index]
+        if not isinstance(held, _Slot):
+            return node.meta.get("val")
+        arguments = {"self": Ref(self.read(held)), "index": index}
+        id_ = self.emit("fxcheck.getitem", arguments, node.meta.get("val"), name=node.name,
+                        origin=self.origins.of(node), grad_enabled=grad)  # fmt: skip
+        if held.base is None:
+            return _Slot(id_)
+        # One output of split, chunk or unbind: a view of what was split.
+        return _Slot(id_, base=held, seen=held.version, replay=("fxcheck.getitem", arguments, "self"))
+
+    def _higher_order(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
+        name = node.target.name() if callable(getattr(node.target, "name", None)) else str(node.target)
+        args = list(node.args)
+        body = next((i for i, a in enumerate(args) if isinstance(a, fx.Node) and isinstance(env[a], fx.GraphModule)), -1)
+        if name in _INLINED and body >= 0:
+            inside = grad and bool(args[0]) if name == "wrap_with_set_grad_enabled" else grad
+            if name == "wrap_with_set_grad_enabled" and args[0] is True:
+                inside = True
+            module = env[args[body]]  # type: ignore[index]
+            operands = [env[a] if isinstance(a, fx.Node) else a for a in args[body + 1 :]]
+            return [value for _, value in self._inline(module, operands, inside)]
+        tensors = tuple(Ref(self.read(env[a])) for a in node.all_input_nodes if isinstance(env[a], _Slot))
+        id_ = self.emit(f"higher_order.{name}", {"operands": tensors}, node.meta.get("val"), name=node.name,
+                        origin=self.origins.of(node), grad_enabled=grad)  # fmt: skip
+        return _Slot(id_)
+
+    def _inline(self, module: fx.GraphModule, operands: list[Any], grad: bool) -> list[tuple[fx.Node | None, Any]]:
+        placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
+        if len(operands) < len(placeholders):
+            raise ValueError("a subgraph is called with fewer operands than it has inputs")
+        return self._walk(module, dict(zip(placeholders, operands, strict=False)), grad)
+
+    def _operator(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
+        target = node.target
+        assert isinstance(target, torch._ops.OpOverload)
+        slots: dict[str, _Slot] = {}
+        arguments = self._arguments(node, env, slots)
+        op = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+        value = node.meta.get("val")
+        extra = {"name": node.name, "origin": self.origins.of(node), "grad_enabled": grad}
+        written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        if op in EXPANSIONS:
+            return _Slot(EXPANSIONS[op](self, arguments, value, extra))
+        if written and "self" in written and "self" in slots:
+            return self._in_place(op, arguments, slots["self"], value, extra)
+        if written:
+            return self._unknown_write(op, arguments, slots, written, value, extra)
+        id_ = self.emit(op, arguments, value, **extra)
+        return self._result(node, id_, op, arguments, slots, value)
+
+    def _arguments(self, node: fx.Node, env: dict[fx.Node, Any], slots: dict[str, _Slot]) -> dict[str, Any]:
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        out: dict[str, Any] = {}
+        for i, argument in enumerate(schema):
+            raw = node.kwargs[argument.name] if argument.name in node.kwargs else (
+                node.args[i] if i < len(node.args) and not argument.kwarg_only else argument.default_value)  # fmt: skip
+            if isinstance(raw, fx.Node) and isinstance(env[raw], _Slot):
+                slots[argument.name] = env[raw]
+            out[argument.name] = self._argument(raw, env)
+        return out
+
+    def _argument(self, raw: Any, env: dict[fx.Node, Any]) -> Any:
+        if isinstance(raw, fx.Node):
+            held = env[raw]
+            return Ref(self.read(held)) if isinstance(held, _Slot) else _number(held)
+        if isinstance(raw, (list, tuple)):
+            return tuple(self._argument(r, env) for r in raw)
+        return _number(raw)
+
+    def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
+        name, arguments = _functional(op, arguments, self.nodes)
+        id_ = self.emit(name, arguments, value, called_as=op if name != op else "", **extra)
+        self.write(slot, id_)
+        return slot
+
+    def _unknown_write(
+        self, op: str, arguments: dict[str, Any], slots: dict[str, _Slot], written: list[str], value: Any,
+        extra: dict[str, Any],
+    ) -> _Slot:  # fmt: skip
+        """An operator that writes into other arguments: what they hold afterwards depends on all of its operands."""
+        id_ = self.emit(op, arguments, value, **extra)
+        for name in written:
+            if name in slots:
+                old = self.nodes[self.read(slots[name])]
+                self.write(slots[name], self._copy_node(old, "fxcheck.written", {"self": Ref(id_)}))
+        return _Slot(id_)
+
+    def _result(
+        self, node: fx.Node, id_: int, op: str, arguments: dict[str, Any], slots: dict[str, _Slot], value: Any
+    ) -> Any:
+        base = self._aliased(node, op, slots)
+        if base is None:
+            return _Slot(id_)
+        return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base))
+
+    def _aliased(self, node: fx.Node, op: str, slots: dict[str, _Slot]) -> str | None:
+        """The argument that the result shares memory with."""
+        base = op.split(".")[1]
+        if base in _FREE:
+            return "input" if not node.args[2:] or node.args[2] is False or node.args[1] == 0 else None
+        named = [a.name for a in node.target._schema.arguments  # type: ignore[union-attr]
+                 if a.alias_info is not None and not a.alias_info.is_write and a.name in slots]  # fmt: skip
+        if not named:
+            return None
+        source = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
+        if base in (*_ALIAS_WHEN_CONTIGUOUS, "to", "type_as") and isinstance(source, torch.Tensor):
+            return named[0] if _shares_memory(base, source, node.meta.get("val")) else None
+        return named[0]
+
+
+# Helpers ---------------------------------------------------------------------------------------
+
+
+def _functional(op: str, arguments: dict[str, Any], nodes: list[Node]) -> tuple[str, dict[str, Any]]:
+    """The out-of-place operator of an in-place one: ``aten.relu_.default`` -> ``aten.relu.default``."""
+    namespace, name, overload = op.split(".")
+    if name == "copy_":
+        source, target = arguments["src"], arguments["self"]
+        if isinstance(source, Ref) and nodes[source.id].shape == nodes[target.id].shape:
+            return "aten.clone.default", {"self": source, "memory_format": None}
+    return (f"{namespace}.{name[:-1]}.{overload}", arguments) if name.endswith("_") else (op, arguments)
+
+
+def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:
+    if not isinstance(result, torch.Tensor) or source.dtype != result.dtype or source.device != result.device:
+        return False
+    if base in ("to", "type_as"):
+        return True
+    if base == "contiguous":
+        return tuple(source.stride()) == tuple(result.stride())
+    try:
+        source.detach().view(result.shape)
+    except Exception:  # a view is impossible: torch copies
+        return False
+    return True
+
+
+def _flatten(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [v for item in value for v in _flatten(item)]
+    return [value]
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or isinstance(value, (list, tuple)) and any(map(_holds_tensor, value))
+
+
+def _size(value: Any) -> int:
+    hint = getattr(getattr(value, "node", None), "hint", None)
+    return int(hint) if hint is not None else int(value) if isinstance(value, int) else 1
+
+
+def _shape(value: torch.Tensor) -> tuple[int, ...]:
+    return tuple(_size(s) for s in value.shape)
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return _size(value) if isinstance(value, torch.SymInt) else value.node.hint
+    if isinstance(value, torch.dtype):
+        return _dtype(value)
+    if isinstance(value, (torch.device, torch.layout, torch.memory_format)):
+        return str(value)
+    return value
+
+
+def _uniform(value: Any) -> float | None:
+    """The number that all entries of a real constant tensor equal."""
+    if not isinstance(value, torch.Tensor) or value.numel() == 0 or value.is_meta or value.is_complex():
+        return None
+    if type(value).__name__ == "FakeTensor" or value.numel() > 1_000_000:
+        return None
+    first = value.reshape(-1)[0]
+    return float(first) if bool((value == first).all()) else None
+
+
