@@ -47,8 +47,9 @@ class ProxySource(Protocol):
     ) -> tuple[Proxy, ...] | None: ...
 
     def chain(
-        self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str
-    ) -> tuple[Proxy, ...] | None: ...
+        self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,
+        constants: Mapping[int, float],
+    ) -> tuple[Proxy, ...] | None: ...  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,7 @@ class _Chains:
             continuous, nondecreasing = form.exact.is_continuous, form.exact.is_nondecreasing or nondecreasing
         points = self._measure(node, root, form, members, single)
         note = "" if points is not None else "its derivative at the kinks could not be measured"
+        continuous = continuous and all(p.continuous for p in points or ())
         kept = tuple(p for p in points or () if p.is_kink or p.is_wrong_derivative or not p.stable)
         if points is not None and not kept and continuous:
             return None
@@ -322,7 +324,8 @@ class _Chains:
         if any(Fraction(float(b)) != b for b in form.breaks):
             return None
         nodes = tuple(self._node(m) for m in self._chain_nodes(node.id, root))
-        return self.proxies.chain(nodes, root, tuple(float(b) for b in form.breaks), self._node(root).dtype or "")
+        known = {n: v for n, v in self.facts.constants.items() if v is not None}
+        return self.proxies.chain(nodes, root, tuple(float(b) for b in form.breaks), self._node(root).dtype or "", known)
 
     def _measure_operator(self, node: Node) -> tuple[Proxy, ...] | None:
         facts = self.facts.semantics[node.id]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fxcheck.records.graph import Node, Ref
 
@@ -18,7 +19,30 @@ def overload(op: str) -> Any:
     return getattr(packet, variant, None) if packet is not None else None
 
 
-def chain_function(nodes: Sequence[Node], root: int, constants: dict[int, float]) -> Callable[[torch.Tensor], torch.Tensor]:
+def apply_overload(op: str, arguments: Mapping[str, Any], like: Tensor) -> Any:
+    """Call an overload by argument name; a number where the schema wants a tensor becomes a tensor full of it.
+
+    Args:
+        op: overload, as ``aten.clamp.default``.
+        arguments: by schema name; dtypes, layouts, devices and memory formats as text.
+        like: gives the shape, dtype and device of tensors made from numbers.
+    """
+    function = overload(op)
+    positional, named = [], {}
+    for argument in function._schema.arguments:
+        if argument.name not in arguments:
+            continue
+        value = _as_schema_wants(arguments[argument.name], str(argument.type), like)
+        if argument.kwarg_only:
+            named[argument.name] = value
+        else:
+            positional.append(value)
+    return function(*positional, **named)
+
+
+def chain_function(
+    nodes: Sequence[Node], root: int, constants: Mapping[int, float]
+) -> Callable[[Tensor], Tensor]:
     """The chain as a function of its root.
 
     Args:
@@ -27,23 +51,21 @@ def chain_function(nodes: Sequence[Node], root: int, constants: dict[int, float]
         constants: values of nodes outside the chain whose entries are all equal.
 
     Returns:
-        A function from a tensor of any shape to a tensor of the same shape.
-
-    Raises:
-        KeyError: the chain reads a node that is neither in it, nor the root, nor a known constant.
+        A function from a tensor of any shape to a tensor of the same shape. It raises KeyError when the chain reads
+        a node that is neither in it, nor the root, nor a known constant.
     """
 
-    def run(x: torch.Tensor) -> torch.Tensor:
+    def run(x: Tensor) -> Tensor:
         values: dict[int, Any] = {root: x}
         for node in nodes:
             arguments = {n: _value(a, values, constants, x) for n, a in node.arguments.items()}
-            values[node.id] = _call(node, arguments)
+            values[node.id] = apply_overload(node.op, arguments, x)
         return values[nodes[-1].id]
 
     return run
 
 
-def _value(argument: Any, values: dict[int, Any], constants: dict[int, float], like: torch.Tensor) -> Any:
+def _value(argument: Any, values: Mapping[int, Any], constants: Mapping[int, float], like: Tensor) -> Any:
     if isinstance(argument, Ref):
         if argument.id in values:
             return values[argument.id]
@@ -53,9 +75,12 @@ def _value(argument: Any, values: dict[int, Any], constants: dict[int, float], l
     return argument
 
 
-def _call(node: Node, arguments: dict[str, Any]) -> Any:
-    function = overload(node.op)
-    schema = function._schema.arguments
-    positional = [arguments[a.name] for a in schema if not a.kwarg_only and a.name in arguments]
-    named = {a.name: arguments[a.name] for a in schema if a.kwarg_only and a.name in arguments}
-    return function(*positional, **named)
+def _as_schema_wants(value: Any, wanted: str, like: Tensor) -> Any:
+    if wanted in ("Tensor", "Optional[Tensor]") and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return torch.full_like(like, value, requires_grad=False)
+    if isinstance(value, str) and value.startswith("torch."):
+        return getattr(torch, value.removeprefix("torch."))
+    if isinstance(value, str) and value in ("float32", "float64", "float16", "bfloat16", "bool", "int64", "int32"):
+        # A chain measured in float64 must not fall back to the model's dtype on the way.
+        return like.dtype if value.startswith(("float", "bfloat")) else getattr(torch, value)
+    return value

@@ -1,0 +1,48 @@
+"""Why torch.export refused, in the user's words."""
+
+from __future__ import annotations
+
+import traceback
+
+from fxcheck.capture.origin import user_line
+from fxcheck.errors import CaptureError
+
+_CAUSES = (
+    (("fake tensor in the exported program constant", "lifted_tensor"), "FX604",
+     "an activation is read through .data, or a tensor is built from traced values",
+     "use detach() instead of .data, so that the value stays in the graph"),
+    (("data-dependent", "GuardOnDataDependent", "Could not guard on", "Could not extract specialized", "unbacked"),
+     "FX602", "the forward branches on values of tensors (.item(), bool(), a mask with an unknown number of entries)",
+     "make the branch depend on shapes or on constructor arguments, or use torch.where"),
+    (("Unsupported", "not supported", "Couldn't find symbolic meta", "DynamicOutputShape", "UnsupportedOperator",
+      "does not support", "NotImplementedError"), "FX603", "an operator or Python construct cannot be exported",
+     "replace it by a traceable form, or analyse the part of the model around it"),
+)  # fmt: skip
+
+
+def explain_failure(error: Exception) -> CaptureError:
+    """The capture error to raise: its cause if it is a known one, the model's own exception, the user's line."""
+    text = f"{type(error).__name__}: {error}"
+    line = _where(error)
+    place = f" at {line}" if line else ""
+    own = f"{type(error).__name__}: {_first_line(str(error))}"
+    for signs, code, cause, hint in _CAUSES:
+        if any(sign in text for sign in signs):
+            return CaptureError(f"torch.export cannot capture the model{place}: {cause} ({own})", code=code, hint=hint)
+    return CaptureError(
+        f"the model's forward raised{place} while torch.export ran it on fake tensors: {own}",
+        hint="check the example inputs (--input SHAPE[:dtype]) and that the model runs on them",
+    )
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[0] if lines else "")[:300]
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    trace = "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n' for f in frames
+                    if f"{'fxcheck'}/capture" not in f.filename)  # fmt: skip
+    location, source = user_line(trace)
+    return f"{location} ({source})" if source else location

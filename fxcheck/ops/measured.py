@@ -1,0 +1,68 @@
+"""Proxies of the installed torch, measured on demand and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fxcheck.errors import ProxyError
+from fxcheck.ops.evaluate import apply_overload, chain_function
+from fxcheck.ops.probe import ROUNDING, measure
+from fxcheck.records.graph import Node
+from fxcheck.records.proxy import Proxy
+
+_REMEMBERED: dict[tuple[Any, ...], tuple[Proxy, ...] | None] = {}
+
+
+class Measured:
+    """Runs autograd of the installed torch at the kinks and beside them (theory 4.1)."""
+
+    device = "cpu"
+
+    def scalar(
+        self, op: str, arguments: Mapping[str, Any], operand: str, points: tuple[float, ...], dtype: str
+    ) -> tuple[Proxy, ...] | None:
+        """Proxies of one operator as a function of one operand.
+
+        Args:
+            op: overload, as ``aten.hardtanh.default``.
+            arguments: the other arguments; a number stands for a tensor full of it.
+            operand: name of the argument that varies.
+            points: candidate kinks.
+            dtype: of the operand, as ``float32``.
+
+        Returns:
+            One proxy per point, or None when the operator cannot be measured.
+        """
+        key = (op, _hashable(arguments), operand, points, dtype)
+        if key not in _REMEMBERED:
+            _REMEMBERED[key] = self._measure(
+                lambda x: apply_overload(op, {**arguments, operand: x}, x), points, dtype
+            )
+        return _REMEMBERED[key]
+
+    def chain(
+        self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,
+        constants: Mapping[int, float],
+    ) -> tuple[Proxy, ...] | None:  # fmt: skip
+        """Proxies of a chain of operators as a function of its root; None when it cannot be measured."""
+        try:
+            return self._measure(chain_function(nodes, root, constants), points, dtype)
+        except KeyError:
+            return None
+
+    def _measure(self, function: Any, points: tuple[float, ...], dtype: str) -> tuple[Proxy, ...] | None:
+        kind = getattr(torch, dtype, None)
+        if kind not in ROUNDING:
+            return None
+        try:
+            found = measure(function, points, kind, self.device)
+        except ProxyError:
+            return None
+        return found if len(found) == len(points) else None
+
+
+def _hashable(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((n, tuple(a) if isinstance(a, (list, tuple)) else a) for n, a in sorted(arguments.items()))

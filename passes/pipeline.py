@@ -1,0 +1,49 @@
+"""Look: the passes in order, from a captured graph to layers as the theory sees them."""
+
+from __future__ import annotations
+
+from fxcheck.passes.annotate import Annotated, annotate
+from fxcheck.passes.describe_layers import describe_layers
+from fxcheck.passes.find_activations import ProxySource, find_activations
+from fxcheck.passes.find_units import find_units
+from fxcheck.passes.group_layers import group_layers
+from fxcheck.records.finding import Diagnostic
+from fxcheck.records.graph import Graph
+from fxcheck.records.layer import Structured
+from fxcheck.theory.classify import is_certified
+
+
+def structure(graph: Graph, proxies: ProxySource, hidden: tuple[Diagnostic, ...] = ()) -> Structured:
+    """Find the layers of a captured model.
+
+    Args:
+        graph: the captured model.
+        proxies: where measured derivatives come from.
+        hidden: findings that the graph does not show (custom Functions, hooks).
+
+    Returns:
+        Units, groups in a total order, and findings; ready for ``fxcheck.theory.classify``.
+    """
+    facts = annotate(graph)
+    units = find_units(facts, find_activations(facts, proxies), proxies)
+    grouped, groups = group_layers(facts, units.units, lambda members, mask: is_certified(members, mask, graph.batch))
+    trainable = [graph.nodes[n] for n in graph.trainable]
+    parameters = [n for n in graph.nodes if n.op == "fxcheck.parameter"]
+    return Structured(
+        facts.parameters, describe_layers(facts, grouped), groups, (*units.findings, *hidden), graph.batch,
+        graph.smooth_criterion, sum(n.numel for n in parameters), sum(n.numel for n in trainable),
+        units.constant_kinks, units.dead_kinks, _normalisation(facts), _assumptions(graph),
+        frozenset(n.name for n in parameters if n.id not in graph.trainable),
+    )  # fmt: skip
+
+
+def _normalisation(facts: Annotated) -> tuple[str, ...]:
+    names = (facts.semantics[n].normalisation for n in sorted(facts.relevant) if facts.depends[n])
+    return tuple(dict.fromkeys(n for n in names if n))
+
+
+def _assumptions(graph: Graph) -> tuple[str, ...]:
+    has_inputs = any(n.op == "fxcheck.input" for n in graph.nodes)
+    if graph.batch_dynamic or not has_inputs:
+        return ()
+    return (f"captured at batch size {graph.batch} (FX607): shape-dependent choices are baked in",)
