@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from fxcheck.capture.export import Captured, capture
+from fxcheck.capture.export import SAME_AS_OUTPUT, Captured, capture, captured_archive
+from fxcheck.capture.inputs import example_inputs, first_accepted, parse_shape
 from fxcheck.capture.lower import lower
+from fxcheck.capture.numeric import compare_numerically
+from fxcheck.capture.target import load, load_callable
 from fxcheck.errors import UsageError
 from fxcheck.ops.measured import Measured
 from fxcheck.passes.pipeline import structure
 from fxcheck.records.report import Report
+from fxcheck.records.target_spec import TargetSpec
 from fxcheck.theory.classify import classify
 
 if TYPE_CHECKING:
@@ -66,6 +71,54 @@ def analyze(
     seconds = time.perf_counter() - started
     name = type(model).__name__
     return report_on(captured, name, batch_size=batch_size, wrt=wrt, proxies=proxies, capture_seconds=seconds)
+
+
+def analyze_target(spec: TargetSpec) -> Report:
+    """What ``fxcheck analyze`` does with one TARGET and its flags; the same flow as ``analyze``.
+
+    Raises:
+        FxcheckError: bad target, flag, input or model; the message says what and what to do.
+    """
+    started = time.perf_counter()
+    loaded = load(spec.target, spec.arguments, meta=spec.meta)
+    if loaded.program is not None:
+        _refuse_archive_flags(spec)
+        captured = captured_archive(loaded.program)
+    else:
+        assert loaded.module is not None
+        example = first_accepted(loaded.module, example_inputs(loaded, spec.inputs, spec.batch_size))
+        loss, target = _loss(spec)
+        captured = capture(loaded.module, example.args, example.kwargs, mode=spec.mode, loss=loss, target=target)
+    seconds = time.perf_counter() - started
+    report = report_on(captured, spec.target, batch_size=spec.batch_size, proxies=spec.proxies, capture_seconds=seconds)
+    if spec.numeric:
+        if loaded.module is None:
+            raise UsageError("--numeric needs a model that can be built, not an archive", hint="name the module")
+        report = replace(report, numeric=compare_numerically(loaded.module, example, spec.mode))
+    return report
+
+
+def _refuse_archive_flags(spec: TargetSpec) -> None:
+    if spec.mode in ("train", "eval") and spec.mode_was_given:
+        raise UsageError(f"an archive has its mode baked in, so --mode {spec.mode} cannot be honoured",
+                         hint="drop --mode, or analyse the module itself")  # fmt: skip
+    if spec.loss or spec.inputs:
+        raise UsageError("an archive has its inputs and outputs baked in: --loss and --input do not apply",
+                         hint="export the model together with its loss")  # fmt: skip
+
+
+def _loss(spec: TargetSpec) -> tuple[Callable[..., Any] | None, Any]:
+    """The criterion and its example target; by default a target of the output's shape (``SAME_AS_OUTPUT``)."""
+    if spec.loss is None:
+        if spec.loss_target is not None:
+            raise UsageError("--target says what --loss compares with, but there is no --loss", hint="--loss package.module:name")
+        return None, None
+    loss = load_callable(spec.loss)
+    if spec.loss_target == "none":
+        return loss, None
+    if spec.loss_target is None:
+        return loss, SAME_AS_OUTPUT
+    return loss, parse_shape(spec.loss_target, "--target")
 
 
 def report_on(

@@ -31,7 +31,7 @@ def describe_layers(facts: Annotated, units: tuple[Unit, ...]) -> tuple[Unit, ..
     for unit, name in zip(units, names, strict=True):
         region = _region(facts, unit, cuts)
         out.append(replace(
-            unit, display=name, pre_activation=_operators(facts, region), residual=_is_residual(facts, region, cuts),
+            unit, display=name, pre_activation=_operators(facts, region), residual=_is_residual(facts, region),
             fully_connected=unit.node in connected,
         ))  # fmt: skip
     return tuple(out)
@@ -79,30 +79,14 @@ def _operators(facts: Annotated, region: list[int]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(interesting))
 
 
-def _is_residual(facts: Annotated, region: list[int], cuts: set[int]) -> bool:
-    """Some sum or concatenation in tau joins a skip with the branch that was computed from it."""
+def _is_residual(facts: Annotated, region: list[int]) -> bool:
+    """Some sum or concatenation in tau joins two computed branches."""
     for node in region:
-        if facts.graph.nodes[node].op.split(".")[1:2] not in (["add"], ["cat"]):
+        if facts.graph.nodes[node].op.split(".")[1:2] not in (["add"], ["cat"], ["stack"]):
             continue
-        sources = [s for s in facts.graph.inputs_of[node] if facts.depends[s]]
-        if len(sources) > 1 and any(_reaches_through(facts, a, b) for a in sources for b in sources if a != b):
+        sources = facts.graph.inputs_of[node]
+        if sum(bool(facts.depends[s]) and s not in facts.graph.trainable for s in sources) > 1:
             return True
-    return False
-
-
-def _reaches_through(facts: Annotated, early: int, late: int) -> bool:
-    """The later operand was computed from the earlier one, or from a tensor that both come from."""
-    if early > late:
-        return False
-    stack, seen = [late], set()
-    while stack:
-        current = stack.pop()
-        if current == early:
-            return True
-        if current < early or current in seen:
-            continue
-        seen.add(current)
-        stack.extend(s for s in facts.graph.inputs_of[current] if facts.depends[s])
     return False
 
 

@@ -104,7 +104,7 @@ class _Grouping:
             return True
         return feeder.kind is UnitKind.ACTIVATION and unit.is_max and not feeder.smooth_operands
 
-    def _trace(self, nodes: tuple[int, ...], producer: dict[int, Unit]) -> tuple[set[Unit], set[int]]:
+    def _trace(self, nodes: tuple[int, ...], producer: dict[int, Unit]) -> tuple[list[Unit], set[int]]:
         """Units whose outputs reach the nodes through structural operators alone, and the other sources."""
         feeders: set[int] = set()
         raw: set[int] = set()
@@ -120,7 +120,7 @@ class _Grouping:
                 stack.extend(self.facts.graph.inputs_of[current])
             else:
                 raw.add(current)
-        return {self.units[i] for i in feeders}, raw
+        return [self.units[i] for i in sorted(feeders)], raw
 
     def _is_structural(self, node: int) -> bool:
         semantics = self.facts.semantics[node]
@@ -128,7 +128,7 @@ class _Grouping:
             return semantics.trivial
         return semantics.kind is Kind.STRUCTURAL and semantics.transfer in (Transfer.KEEP, Transfer.PAD)
 
-    def _fits(self, feeder: Unit, unit: Unit, feeders: set[Unit], raw: set[int]) -> bool:
+    def _fits(self, feeder: Unit, unit: Unit, feeders: list[Unit], raw: set[int]) -> bool:
         """Fusing leaves an antichain but for sigma: no tau between two members, no cycle of groups."""
         left, right = self.group_of[feeder.index], self.group_of[unit.index]
         if left == right:

@@ -32,9 +32,17 @@ def structure(graph: Graph, proxies: ProxySource, hidden: tuple[Diagnostic, ...]
     return Structured(
         facts.parameters, describe_layers(facts, grouped), groups, (*units.findings, *hidden), graph.batch,
         graph.smooth_criterion, sum(n.numel for n in parameters), sum(n.numel for n in trainable),
-        units.constant_kinks, units.dead_kinks, _normalisation(facts), _assumptions(graph),
+        units.constant_kinks, units.dead_kinks, _normalisation(facts), _assumptions(graph), _reused(facts),
         frozenset(n.name for n in parameters if n.id not in graph.trainable),
     )  # fmt: skip
+
+
+def _reused(facts: Annotated) -> int:
+    mask = 0
+    for i, leaf in enumerate(facts.graph.trainable):
+        if sum(facts.matters(u) for u in facts.graph.users_of[leaf]) > 1:
+            mask |= 1 << i
+    return mask
 
 
 def _normalisation(facts: Annotated) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from fxcheck.errors import CaptureError, FxcheckError, UsageError
 from fxcheck.records.finding import Diagnostic
 
 _WRAPPED = "model"
+SAME_AS_OUTPUT = object()
+"""Stands for a target with the shape and dtype of the model's output."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def capture(
     with _left_as_it_was(model):
         if mode != "keep":
             model.train(mode == "train")
+        if target is SAME_AS_OUTPUT:
+            target = _like_output(model, args, dict(kwargs or {}))
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         hooks = standing_hooks(model)
         with recording(model) as recorded, _quiet():
@@ -114,15 +118,28 @@ def _with_loss(
     return wrapped, inputs, _WRAPPED + "."
 
 
+def _like_output(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A target shaped like the output, found by a capture of the model alone."""
+    with _quiet():
+        program, _ = _export(model, args, kwargs)
+    values = [n.meta.get("val") for n in program.graph.output_node().args[0] if isinstance(n, torch.fx.Node)]
+    mutated = len(program.graph_signature.buffers_to_mutate)
+    first = next((v for v in values[mutated:] if isinstance(v, torch.Tensor)), None)
+    if first is None:
+        raise UsageError("the model returns no tensor to shape the loss's target after", hint="pass --target SHAPE")
+    sizes = [getattr(getattr(s, "node", None), "hint", s) for s in first.shape]
+    return torch.zeros([int(s) for s in sizes], dtype=first.dtype, device=first.device)
+
+
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:
-    fake_args, fake_kwargs = torch.utils._pytree.tree_map(_to_fake_device(model), (args, kwargs))
+    args, kwargs = torch.utils._pytree.tree_map(_to_device(model), (args, kwargs))
     dynamic = torch.utils._pytree.tree_map(_batch_dimension, (args, kwargs))
     attempts: list[Any] = [({**dict(zip(_positional(model, args), dynamic[0], strict=False)), **dynamic[1]})
                            if kwargs else dynamic[0], None]  # fmt: skip
     failure: Exception | None = None
     for shapes in attempts:
         try:
-            program = torch.export.export(model, fake_args, fake_kwargs, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             return program, shapes is not None and _has_symbol(program)
         except Exception as error:
             failure = failure or error
@@ -142,13 +159,17 @@ def _batch_dimension(value: Any) -> Any:
     return {0: Dim.AUTO} if value.dim() > 0 and value.shape[0] > 1 else None
 
 
-def _to_fake_device(model: nn.Module) -> Callable[[Any], Any]:
-    """Inputs follow a model on the meta device there."""
-    first = next(iter(model.parameters()), None)
-    on_meta = first is not None and first.is_meta
+def _to_device(model: nn.Module) -> Callable[[Any], Any]:
+    """Inputs follow the model to its device; only their shapes and dtypes matter."""
+    first = next(iter(model.parameters()), next(iter(model.buffers()), None))
+    device = torch.device("cpu") if first is None else first.device
 
     def move(value: Any) -> Any:
-        return value.to("meta") if on_meta and isinstance(value, torch.Tensor) else value
+        if not isinstance(value, torch.Tensor) or value.device == device:
+            return value
+        if value.is_meta:
+            return torch.zeros(value.shape, dtype=value.dtype, device=device)
+        return value.to(device) if device.type == "meta" else value
 
     return move
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from fxcheck.records.graph import Graph, Node, Ref
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
 _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unflatten", "view_as")
+_MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "positive")
+_SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
+                    torch.ops.aten.sym_storage_offset.default})  # fmt: skip
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -49,7 +53,13 @@ class _Slot:
     seen: int = 0
     """The base's version that this view was derived from."""
     replay: tuple[str, dict[str, Any], str] | None = None
-    """Operator, arguments and base argument that derive the view again."""
+    """Operator, arguments and base argument that derive the view again; None for a view that cannot be derived."""
+    storage: int = 0
+    """Identity of the memory that the example value occupies; 0 when it is not known."""
+    outputs: tuple[_Slot | None, ...] = ()
+    """For a tuple of tensors: the operand that each of them is a view of, where the tuple as a whole is none."""
+    leaf: int = -1
+    """For a leaf: its node."""
 
 
 class _Lowering:
@@ -59,7 +69,11 @@ class _Lowering:
         self.nodes: list[Node] = []
         self.trainable: dict[int, str] = {}
         self.batch_shape: tuple[int, ...] = ()
-        self.leaf_of: dict[int, _Slot] = {}
+        self.leaf_of: dict[Any, _Slot] = {}
+        self.parameter_memory: dict[int, _Slot] = {}
+        self.mutated_leaves: set[int] = set()
+        self.knows_memory = captured.mode != "exported"
+        """False for an archive: its example values have lost who shares memory with whom."""
         self.origins = OriginReader(captured.strip_prefix)
 
     # Values ------------------------------------------------------------------------------------
@@ -77,10 +91,10 @@ class _Lowering:
 
     def read(self, slot: _Slot) -> int:
         """The current value, derived again when the base of a view has changed."""
-        if slot.base is not None and slot.replay is not None:
+        if slot.base is not None:
             base = self.read(slot.base)
             if slot.seen != slot.base.version:
-                op, arguments, name = slot.replay
+                op, arguments, name = slot.replay or ("fxcheck.unknown_view", {}, "self")
                 old = self.nodes[slot.id]
                 slot.id = self._copy_node(old, op, {**arguments, name: Ref(base)})
                 slot.version += 1
@@ -97,6 +111,7 @@ class _Lowering:
         """The tensor now holds another value; so do its base's entries under the view."""
         slot.id = value
         slot.version += 1
+        self.mutated_leaves.add(slot.leaf)
         if slot.base is not None:
             base = self.read(slot.base)
             old = self.nodes[base]
@@ -115,6 +130,7 @@ class _Lowering:
         results = self._walk(program.graph_module, env, True)
         mutated = set(program.graph_signature.buffers_to_mutate) | set(program.graph_signature.user_inputs_to_mutate)
         slots = [r for node, r in results if node is None or node.name not in mutated]
+        self._forget_values_of_mutated_constants()
         ids = [self.read(s) for s in slots if isinstance(s, _Slot)]
         return tuple(dict.fromkeys(i for i in ids if (self.nodes[i].dtype or "").startswith(("float", "bfloat"))))
 
@@ -128,31 +144,62 @@ class _Lowering:
             return self._parameter(name, value)
         buffer = signature.inputs_to_buffers.get(node.name)
         if buffer is not None:
-            return _Slot(self.emit("fxcheck.buffer", {"name": self._plain(buffer)}, value, name=node.name))
+            return self._state("fxcheck.buffer", {"name": self._plain(buffer)}, buffer, node)
         constant = signature.inputs_to_lifted_tensor_constants.get(node.name)
         if constant is not None:
             uniform = _uniform(self.captured.program.constants.get(constant))
-            return _Slot(self.emit("fxcheck.constant", {"name": constant, "value": uniform}, value, name=node.name))
+            return self._state("fxcheck.constant", {"name": constant, "value": uniform}, constant, node)
         if not self.batch_shape and value.dim() > 0:
             self.batch_shape = _shape(value)
-        return _Slot(self.emit("fxcheck.input", {"name": node.name}, value, name=node.name))
+        return self._leaf_slot(self.emit("fxcheck.input", {"name": node.name}, value, name=node.name), value)
+
+    def _leaf_slot(self, id_: int, value: torch.Tensor) -> _Slot:
+        return _Slot(id_, storage=self._memory(value), leaf=id_)
 
     def _plain(self, name: str) -> str:
         prefix = self.captured.strip_prefix
         return name[len(prefix) :] if prefix and name.startswith(prefix) else name
 
     def _parameter(self, name: str, value: torch.Tensor) -> _Slot:
+        """One leaf for all names of one parameter, and for parameters that occupy the same memory."""
         original = self.captured.parameters.get(name)
-        key = id(original) if original is not None else hash(name)
-        if key in self.leaf_of:
-            return self.leaf_of[key]
-        plain = self._plain(name)
-        id_ = self.emit("fxcheck.parameter", {"name": plain}, value, name=plain)
-        wanted = original is not None and original.requires_grad and (self.wrt is None or id(original) in self.wrt)
-        if wanted:
-            self.trainable[id_] = plain
-        self.leaf_of[key] = _Slot(id_)
-        return self.leaf_of[key]
+        key = _same_tensor_key(original) if original is not None else name
+        if key not in self.leaf_of:
+            plain = self._plain(name)
+            self.leaf_of[key] = self._leaf_slot(self.emit("fxcheck.parameter", {"name": plain}, value, name=plain), value)
+        slot = self.leaf_of[key]
+        if original is not None:
+            self.parameter_memory.setdefault(original.untyped_storage()._cdata, slot)
+            if name in self.captured.requires_grad and (self.wrt is None or id(original) in self.wrt):
+                self.trainable.setdefault(slot.id, self.nodes[slot.id].name)
+        return slot
+
+    def _state(self, op: str, arguments: dict[str, Any], name: str, node: fx.Node) -> _Slot:
+        """A buffer or constant; one that shares memory with a parameter is that parameter, cut off from autograd."""
+        value = node.meta["val"]
+        program = self.captured.program
+        original = self.captured.buffers.get(name, program.constants.get(name))
+        owner = None
+        if isinstance(original, torch.Tensor):
+            owner = self.parameter_memory.get(original.untyped_storage()._cdata)
+        if owner is not None:
+            detached = self.emit("aten.detach.default", {"self": Ref(owner.id)}, value, name=node.name)
+            return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value))
+        return self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
+
+    def _forget_values_of_mutated_constants(self) -> None:
+        """What the forward writes into is not what it was at the next step."""
+        for id_ in self.mutated_leaves - {-1}:
+            node = self.nodes[id_]
+            if "value" in node.arguments:
+                self.nodes[id_] = replace(node, arguments={"name": node.arguments["name"], "value": None})
+
+    def _memory(self, value: Any) -> int:
+        if isinstance(value, (list, tuple)):
+            value = next((v for v in value if isinstance(v, torch.Tensor)), None)
+        if not self.knows_memory or not isinstance(value, torch.Tensor):
+            return 0
+        return int(value.untyped_storage()._cdata)
 
     # Nodes -------------------------------------------------------------------------------------
 
@@ -175,7 +222,7 @@ class _Lowering:
             value = getattr(value, part)
         if isinstance(value, torch.Tensor):
             leaf = {"name": str(node.target), "value": _uniform(value)}
-            return _Slot(self.emit("fxcheck.constant", leaf, value, name=node.name))
+            return self._leaf_slot(self.emit("fxcheck.constant", leaf, value, name=node.name), value)
         return value
 
     def _call(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
@@ -186,15 +233,21 @@ class _Lowering:
         if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
             return self._getitem(node, env, grad)
         if not isinstance(target, torch._ops.OpOverload):
-            return value  # arithmetic on sizes
-        if not _holds_tensor(value):
-            return self._resolve_number(node, env, grad, value)
-        return self._operator(node, env, grad)
+            return self._number_from_data("fxcheck.arithmetic", node, env, grad, value)
+        if _holds_tensor(value) or value is None:
+            held = self._operator(node, env, grad)
+            return held if _returns_tensor(target) else None
+        if target in _SIZES and _is_known(value):
+            return value
+        return self._number_from_data("fxcheck.size" if target in _SIZES else "aten.item.default", node, env, grad, value)
 
-    def _resolve_number(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> Any:
-        if value is None:
-            self._operator(node, env, grad)
-        return value
+    def _number_from_data(self, op: str, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> Any:
+        """A number that depends on tensors, or on such numbers, stays a node; other numbers are plain."""
+        operands = tuple(Ref(self.read(env[a])) for a in node.all_input_nodes if isinstance(env[a], _Slot))
+        if not operands:
+            return value
+        arguments: dict[str, Any] = {"self": operands[0]} if len(operands) == 1 else {"operands": operands}
+        return _Slot(self.emit(op, arguments, None, name=node.name, origin=self.origins.of(node), grad_enabled=grad))
 
     def _getitem(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
         source, index = node.args
@@ -206,10 +259,11 @@ class _Lowering:
         arguments = {"self": Ref(self.read(held)), "index": index}
         id_ = self.emit("fxcheck.getitem", arguments, node.meta.get("val"), name=node.name,
                         origin=self.origins.of(node), grad_enabled=grad)  # fmt: skip
-        if held.base is None:
-            return _Slot(id_)
-        # One output of split, chunk or unbind: a view of what was split.
-        return _Slot(id_, base=held, seen=held.version, replay=("fxcheck.getitem", arguments, "self"))
+        memory = self._memory(node.meta.get("val"))
+        if held.base is not None:  # one output of split, chunk or unbind: a view of what was split
+            return _Slot(id_, base=held, seen=held.version, replay=("fxcheck.getitem", arguments, "self"), storage=memory)
+        viewed = held.outputs[index] if held.outputs else None  # type: ignore[index]
+        return _Slot(id_, base=viewed, seen=viewed.version if viewed else 0, storage=memory)
 
     def _higher_order(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
         name = node.target.name() if callable(getattr(node.target, "name", None)) else str(node.target)
@@ -249,7 +303,7 @@ class _Lowering:
         if written:
             return self._unknown_write(op, arguments, slots, written, value, extra)
         id_ = self.emit(op, arguments, value, **extra)
-        return self._result(node, id_, op, arguments, slots, value)
+        return self._result(node, env, id_, op, arguments, slots, value)
 
     def _arguments(self, node: fx.Node, env: dict[fx.Node, Any], slots: dict[str, _Slot]) -> dict[str, Any]:
         schema = node.target._schema.arguments  # type: ignore[union-attr]
@@ -282,32 +336,51 @@ class _Lowering:
     ) -> _Slot:  # fmt: skip
         """An operator that writes into other arguments: what they hold afterwards depends on all of its operands."""
         id_ = self.emit(op, arguments, value, **extra)
+        if written == ["out"] and "out" in slots:
+            self.write(slots["out"], id_)
+            return slots["out"]
         for name in written:
             if name in slots:
                 old = self.nodes[self.read(slots[name])]
                 self.write(slots[name], self._copy_node(old, "fxcheck.written", {"self": Ref(id_)}))
-        return _Slot(id_)
+        return _Slot(id_, storage=self._memory(value))
 
     def _result(
-        self, node: fx.Node, id_: int, op: str, arguments: dict[str, Any], slots: dict[str, _Slot], value: Any
-    ) -> Any:
-        base = self._aliased(node, op, slots)
-        if base is None:
-            return _Slot(id_)
-        return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base))
+        self, node: fx.Node, env: dict[fx.Node, Any], id_: int, op: str, arguments: dict[str, Any],
+        slots: dict[str, _Slot], value: Any,
+    ) -> _Slot:  # fmt: skip
+        memory = self._memory(value)
+        base = self._sharing(slots, memory) if memory else self._aliased(node, op, slots)
+        if base is not None:
+            return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory)
+        listed = [env[n] for n in node.all_input_nodes if isinstance(env.get(n), _Slot)]
+        if isinstance(value, (list, tuple)):
+            return _Slot(id_, storage=memory, outputs=tuple(self._owner(listed, self._memory(v)) for v in value))
+        owner = self._owner(listed, memory)
+        return _Slot(id_, base=owner, seen=owner.version if owner else 0, storage=memory)
+
+    @staticmethod
+    def _sharing(slots: dict[str, _Slot], memory: int) -> str | None:
+        return next((name for name, slot in slots.items() if slot.storage == memory), None)
+
+    @staticmethod
+    def _owner(operands: list[_Slot], memory: int) -> _Slot | None:
+        return next((slot for slot in operands if memory and slot.storage == memory), None)
 
     def _aliased(self, node: fx.Node, op: str, slots: dict[str, _Slot]) -> str | None:
-        """The argument that the result shares memory with."""
+        """The argument that the result shares memory with, by the schema: for archives."""
         base = op.split(".")[1]
         if base in _FREE:
             return "input" if not node.args[2:] or node.args[2] is False or node.args[1] == 0 else None
         named = [a.name for a in node.target._schema.arguments  # type: ignore[union-attr]
                  if a.alias_info is not None and not a.alias_info.is_write and a.name in slots]  # fmt: skip
+        named = named or [name for name in slots if base in _MAY_RETURN_OPERAND][:1]
         if not named:
             return None
         source = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
         if base in (*_ALIAS_WHEN_CONTIGUOUS, "to", "type_as") and isinstance(source, torch.Tensor):
-            return named[0] if _shares_memory(base, source, node.meta.get("val")) else None
+            copied = base == "to" and (node.kwargs.get("copy") is True or True in node.args[2:])
+            return named[0] if not copied and _shares_memory(base, source, node.meta.get("val")) else None
         return named[0]
 
 
@@ -342,6 +415,20 @@ def _flatten(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [v for item in value for v in _flatten(item)]
     return [value]
+
+
+def _same_tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
+@lru_cache(maxsize=4096)
+def _returns_tensor(target: torch._ops.OpOverload) -> bool:
+    return any("Tensor" in str(r.type) for r in target._schema.returns)
+
+
+def _is_known(value: Any) -> bool:
+    """False for a size that depends on the entries of a tensor."""
+    return not isinstance(value, torch.SymInt) or value.node.has_hint()
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -103,5 +103,7 @@ class Structured:
     dead_kinks: int
     normalisation: tuple[str, ...]
     assumptions: tuple[str, ...] = ()
+    reused: int = 0
+    """Mask of the parameters that more than one operation reads."""
     frozen: frozenset[str] = field(default_factory=frozenset)
     """Names of parameters that are not trained."""

@@ -249,7 +249,8 @@ def _conditions(model: Structured, judged: tuple[Judged, ...]) -> Conditions:
     continuous = all(u.continuous and all(p.stable for p in u.points) for u in model.units)
     continuous = continuous and not any(d.code.startswith("FX4") for d in model.findings)
     plain = all(u.kind in (UnitKind.ACTIVATION, UnitKind.MAX, UnitKind.SPLIT_MAX) for u in model.units)
-    partition = continuous and plain and not any(j.group.borrowed for j in judged)
+    # A parameter with one use that reaches two groups belongs to an identity layer of its own; reuse breaks w = (w_l).
+    partition = continuous and plain and not any(j.group.borrowed & model.reused for j in judged)
     trivial = not any(u.is_max for u in model.units)
     kinked = [j for j in judged if j.kinked]
     return Conditions(

@@ -133,9 +133,15 @@ def _no_bias(parameters: Sequence[str], frozen: frozenset[str], group: Group, un
     checked = " (checked: with a bias right before it, T6 certifies this layer)" if fixed else ""
     where = unit.origin.location
     lost = [n for n in _names(parameters, group.fresh) if n.endswith("bias")]
+    if unit.pre_activation and "norm" in unit.pre_activation[-1] and "vector" in unit.pre_activation[-1]:
+        return Diagnostic(
+            "FX102", f"{unit.name} has its kink where a norm equals a constant, and no bias moves a norm one sure way",
+            "Check it while training (T8), or normalise with x * rsqrt(x.pow(2).sum(-1, keepdim=True) + eps), which is "
+            "smooth.", where,
+        )  # fmt: skip
     if lost:
         return Diagnostic(
-            "FX102", f"{lost[0]} does not move every entry of the pre-activation of {unit.name} the same sure way",
+            "FX102", f"{lost[-1]} does not move every entry of the pre-activation of {unit.name} the same sure way",
             f"Add an affine bias as the last step before {unit.name}{checked}.", where,
         )  # fmt: skip
     module = (unit.origin.module.rsplit(".", 1)[0] + ".") if "." in unit.origin.module else ""

@@ -1,0 +1,35 @@
+"""fxcheck: is the gradient that PyTorch's backward() returns a Clarke subgradient?"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxcheck.api import analyze
+    from fxcheck.errors import FxcheckError
+    from fxcheck.records.finding import Verdict
+    from fxcheck.records.report import Report
+
+__version__ = "0.1.0"
+__all__ = ["FxcheckError", "Report", "Verdict", "__version__", "analyze"]
+
+_HOMES = {
+    "analyze": "fxcheck.api",
+    "FxcheckError": "fxcheck.errors",
+    "Report": "fxcheck.records.report",
+    "Verdict": "fxcheck.records.finding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562), so that ``fxcheck --help`` needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fxcheck' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
