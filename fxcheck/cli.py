@@ -9,8 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,7 +56,7 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
-Output = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, whole or not at all.")]
+Output = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, or not at all.")]
 Form = Annotated[Format, typer.Option("--format", help="How to write the result.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the warnings of torch.")]
 
@@ -80,7 +79,8 @@ def _status(given: list[str]) -> int:
         if not hasattr(error, "format_message"):
             _complain(_unexpected(error))
         elif type(error).__name__ != "NoArgsIsHelpError":
-            _complain(f"{error.format_message()}\n  try: fxcheck --help, or --help after the command")
+            message = error.format_message().replace("Value error, ", "")
+            _complain(f"{message}\n  try: fxcheck --help, or --help after the command")
         else:
             sys.stderr.write(f"{error.format_message()}\n")
     if "--debug" in given:
@@ -94,7 +94,7 @@ def _complain(message: str) -> None:
 
 def _unexpected(error: Exception) -> str:
     sentence = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {sentence}\n  try: the same command with --debug, and report what it shows"
+    return f"unexpected {type(error).__name__}: {sentence}\n  try: the same command with --debug"
 
 
 def _print_version(wanted: bool) -> None:
@@ -138,7 +138,7 @@ def analyze(
         str | None, typer.Option(metavar="MODULE:ATTRIBUTE", help="Criterion; without it, a smooth one is assumed.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="SHAPE[:DTYPE]|none", help="Example target of the loss (default: like the output).")
+        str | None, typer.Option(metavar="SHAPE|none", help="Example target of --loss (default: as the output)")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Decide for this minibatch size only.")] = None,
     proxies: Annotated[
@@ -240,7 +240,9 @@ def _key_and_literal(text: str) -> tuple[str, object]:
 @app.command()
 def proxies(
     ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]...", help="Operators; all if none is given.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="Dtype to measure, as float32; repeatable.")] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Dtype to measure (default float32, or those of OLD.json); repeatable.")
+    ] = None,
     diff: Annotated[
         str | None, typer.Option(metavar="OLD.json", help="Say what changed since these proxies were saved.")
     ] = None,
@@ -251,17 +253,17 @@ def proxies(
     """Measure what the installed torch's backward() returns at kinks, and the slopes beside them."""
     from fxcheck.render.proxies import render_changes, render_table
 
-    look: dict[str, Any] = {"color": _color(output)}
     with _quiet(debug):
         import fxcheck.ops.proxies as measured
 
-        old = measured.load(Path(diff)) if diff else None
-        new = measured.catalogue(ops or None, tuple(dtype or ("float32",)))
+        old = measured.load(diff) if diff else None
+        asked = dtype or (dict.fromkeys(row.dtype for row in old.rows) if old else ["float32"])
+        new = measured.catalogue(ops or None, tuple(asked))
         changes = () if old is None else measured.diff(old, new)
     if old is None:
-        _write(render_table(new, str(form), **look), output)
+        _write(render_table(new, str(form), color=_color(output)), output)
     else:
-        _write(render_changes(old.torch, new.torch, changes, str(form), **look), output)
+        _write(render_changes(old.torch, new.torch, changes, str(form), color=_color(output)), output)
 
 
 # explain ---------------------------------------------------------------------------------------

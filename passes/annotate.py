@@ -64,6 +64,7 @@ def annotate(graph: Graph) -> Annotated:
     depends: list[int] = []
     constants: dict[int, float | None] = {}
     lower: dict[int, float] = {}
+    infinite: set[int] = set()
     for node, sources in zip(graph.nodes, graph.inputs_of, strict=True):
         call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype)
         facts = _semantics_of(node, call, semantics)
@@ -75,7 +76,11 @@ def annotate(graph: Graph) -> Annotated:
         depends.append(mask)
         if mask == 0:
             constants[node.id] = _uniform_value(node, call)
+        if _may_hold_infinity(node, facts, call, sources, infinite):
+            infinite.add(node.id)
         bound = _lower_bound(node, facts, call, sources, lower)
+        if bound == POSITIVE and any(s in infinite for s in sources):
+            bound = 0.0  # exp(-inf) is 0
         if bound > -math.inf:
             lower[node.id] = bound
     return Annotated(graph, tuple(graph.trainable.values()), tuple(semantics), tuple(depends), constants, lower,
@@ -107,6 +112,21 @@ def _uniform_value(node: Node, call: Call) -> float | None:
         return call.number(_UNIFORM_FACTORIES[base])
     keeps_value = base in _SAME_UNIFORM_VALUE and (node.dtype or "").startswith(("float", "bfloat"))
     return call.number("self") if keeps_value else None
+
+
+def _may_hold_infinity(
+    node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...], infinite: set[int]
+) -> bool:
+    """Entries may be infinite by construction, as in an attention mask; inputs and weights are taken as finite."""
+    if node.op in ("fxcheck.buffer", "fxcheck.constant"):
+        return call.constants.get(node.id) is None and (node.dtype or "").startswith(("float", "bfloat"))
+    if any(isinstance(a, float) and math.isinf(a) for a in node.arguments.values()):
+        return True
+    value = call.constants.get(node.id)
+    if value is not None:
+        return math.isinf(value)
+    passes_on = facts.elementwise or facts.kind in (Kind.STRUCTURAL, Kind.CONSTANT, Kind.MAX)
+    return passes_on and any(s in infinite for s in sources)
 
 
 def _lower_bound(

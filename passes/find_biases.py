@@ -122,8 +122,9 @@ class _Interpreter:
         grows = 1.0 if node.op == "fxcheck.getitem" else max(1.0, node.numel / total)
         ratio = math.inf if _may_repeat(node.op) else grows
         out = [_map(c, lambda push: push.spread(ratio)) for s in self._varying_inputs(node) for c in self.of(s)]
-        constants = [s for s in tensors if not self.facts.depends[s] and _holds_entries(self.facts.graph.nodes[s])]
-        return (*out, *([_CONSTANT] if constants else []))
+        constants = [s for s in tensors if not self.facts.depends[s] and _gives_entries(node, self.facts.graph.nodes[s])]
+        numbers = any(_is_number(node.arguments.get(name)) for name in _ENTRY_ARGUMENTS)
+        return (*out, *([_CONSTANT] if constants or numbers else []))
 
     def _operand(self, node: Node, name: str) -> tuple[Classes, float | None]:
         """Classes of an operand broadcast to the node's shape, and its value when it is a known constant."""
@@ -246,7 +247,7 @@ def _refs(arguments: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _is_operand(value: Any) -> bool:
-    return isinstance(value, (Ref, int, float)) and not isinstance(value, bool)
+    return isinstance(value, Ref) or _is_number(value)
 
 
 def _may_repeat(op: str) -> bool:
@@ -254,9 +255,20 @@ def _may_repeat(op: str) -> bool:
     return any(word in op for word in ("index", "gather", "take", "embedding", "unfold", "im2col", "strided"))
 
 
-def _holds_entries(node: Node) -> bool:
+_ENTRY_ARGUMENTS = ("self", "other", "value", "values", "src", "source")
+"""Arguments whose entries, or which as numbers, a structural operator may copy to its output."""
+
+
+def _gives_entries(node: Node, operand: Node) -> bool:
     """A constant operand whose entries may be copied to the output (not an index or a mask)."""
-    return (node.dtype or "").startswith(("float", "bfloat", "complex"))
+    if (operand.dtype or "").startswith(("float", "bfloat", "complex")):
+        return True
+    held = (node.arguments.get(name) for name in _ENTRY_ARGUMENTS)
+    return operand.dtype != "bool" and any(isinstance(v, Ref) and v.id == operand.id for v in held)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _map(c: EntryClass, change: Any) -> EntryClass:

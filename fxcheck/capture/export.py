@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import explain_failure
 from fxcheck.capture.hidden import recording, standing_hooks
-from fxcheck.errors import CaptureError, FxcheckError, UsageError
+from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 from fxcheck.records.finding import Diagnostic
 
 _WRAPPED = "model"
@@ -38,6 +41,10 @@ class Captured:
     smooth_criterion: bool
     strip_prefix: str = ""
     """Put before the user's names by the wrapper around model and loss."""
+    requires_grad: frozenset[str] = frozenset()
+    """Names of the parameters that required gradients while the model ran, in the mode it ran in."""
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """The original buffers by name."""
 
 
 class _WithLoss(nn.Module):
@@ -77,19 +84,27 @@ def capture(
     """
     if mode not in ("train", "eval", "keep"):
         raise UsageError(f"unknown mode {mode!r}: wanted train, eval or keep", hint="pass --mode train")
-    _refuse_non_finite(model)
-    with _left_as_it_was(model):
-        if mode != "keep":
-            model.train(mode == "train")
+    roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    for root in roots:
+        _refuse_unready(root)
+        _refuse_non_finite(root)
+    with _left_as_it_was(nn.ModuleList(roots)):
+        _set_mode(model, mode)
         if target is SAME_AS_OUTPUT:
             target = _like_output(model, args, dict(kwargs or {}))
+        if loss is not None:
+            _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
-        hooks = standing_hooks(model)
-        with recording(model) as recorded, _quiet():
+        before = [hook for root in roots for hook in standing_hooks(root)]
+        with recording() as recorded, _quiet():
             program, dynamic = _export(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
+        after = [hook for root in roots for hook in standing_hooks(root)]
+        parameters = dict(wrapped.named_parameters(remove_duplicate=False))
+        wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
+        buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
-    parameters = dict(wrapped.named_parameters(remove_duplicate=False))
-    return Captured(program, parameters, (*hooks, *recorded), mode, dynamic, loss is None, prefix)
+    hidden = tuple(dict.fromkeys((*before, *after, *recorded)))
+    return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
 
 
 def captured_archive(program: ExportedProgram) -> Captured:
@@ -104,7 +119,17 @@ def captured_archive(program: ExportedProgram) -> Captured:
             "kinks", code="FX605", hint="save the result of torch.export.export without run_decompositions",
         )  # fmt: skip
     _refuse_without_gradient(program, False)
-    return Captured(program, dict(program.named_parameters()), (), "exported", False, True)  # type: ignore[arg-type]
+    parameters = dict(program.named_parameters())
+    _refuse_non_finite_tensors(parameters.items())
+    wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
+    return Captured(program, parameters, (), "exported", False, True, "", wanted, dict(program.named_buffers()))
+
+
+def _set_mode(model: nn.Module, mode: str) -> None:
+    if mode == "train":
+        model.train()
+    elif mode == "eval":
+        model.eval()
 
 
 def _with_loss(
@@ -133,30 +158,27 @@ def _like_output(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:
     args, kwargs = torch.utils._pytree.tree_map(_to_device(model), (args, kwargs))
-    dynamic = torch.utils._pytree.tree_map(_batch_dimension, (args, kwargs))
-    attempts: list[Any] = [({**dict(zip(_positional(model, args), dynamic[0], strict=False)), **dynamic[1]})
-                           if kwargs else dynamic[0], None]  # fmt: skip
+    shapes = _dynamic_batch(args, kwargs)
     failure: Exception | None = None
-    for shapes in attempts:
+    for dynamic in [shapes, None] if shapes is not None else [None]:
         try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-            return program, shapes is not None and _has_symbol(program)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+            return program, dynamic is not None and _holds_for_every_batch(program)
         except Exception as error:
-            failure = failure or error
+            failure = error
     assert failure is not None
     raise explain_failure(failure) from failure
 
 
-def _positional(model: nn.Module, args: tuple[Any, ...]) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(model.forward).parameters)[: len(args)]
-
-
-def _batch_dimension(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return None
-    return {0: Dim.AUTO} if value.dim() > 0 and value.shape[0] > 1 else None
+def _dynamic_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapesCollection | None:
+    """The first dimension of every input, left to vary where it is not 1; None when there is none."""
+    shapes = ShapesCollection()
+    found = False
+    for value in torch.utils._pytree.tree_leaves((args, kwargs)):
+        if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] > 1:
+            shapes[value] = {0: Dim.AUTO}
+            found = True
+    return shapes if found else None
 
 
 def _to_device(model: nn.Module) -> Callable[[Any], Any]:
@@ -174,19 +196,50 @@ def _to_device(model: nn.Module) -> Callable[[Any], Any]:
     return move
 
 
-def _has_symbol(program: ExportedProgram) -> bool:
+def _holds_for_every_batch(program: ExportedProgram) -> bool:
+    """The first dimension is a symbol, and no branch of the forward looked at its value."""
     names = set(program.graph_signature.user_inputs)
     inputs = (n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
     first = next((n.meta["val"] for n in inputs if isinstance(n.meta.get("val"), torch.Tensor)), None)
-    return first is not None and first.dim() > 0 and not isinstance(first.shape[0], int)
+    if first is None or first.dim() == 0 or not isinstance(first.shape[0], torch.SymInt):
+        return False
+    bounds = program.range_constraints.get(first.shape[0].node.expr)
+    unbounded = bounds is not None and bounds.lower <= 2 and bounds.upper > 2**62
+    return unbounded and getattr(program, "_guards_code", None) == []
 
 
 # What may not be captured ---------------------------------------------------------------------
 
 
+def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> None:
+    """A criterion with parameters that a function merely mentions would be taken for a constant."""
+    if isinstance(loss, nn.Module) or not inspect.isfunction(loss):
+        return
+    known = {id(p) for p in model.parameters()}
+    names = inspect.getclosurevars(loss)
+    for name, value in {**names.globals, **names.nonlocals}.items():
+        if isinstance(value, nn.Module) and any(p.requires_grad and id(p) not in known for p in value.parameters()):
+            raise UsageError(f"the loss calls {name}, a module with trainable parameters that the model does not own",
+                             hint=f"pass the module itself as the loss, or make {name} a submodule of the model")  # fmt: skip
+
+
+def _refuse_unready(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
+                           hint="pass the nn.Module that it was made from")  # fmt: skip
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedTensorMixin)]
+    if lazy:
+        raise InputError(f"the model has lazy parameters without a shape ({', '.join(lazy[:3])})",
+                         hint="run it once on example inputs before the analysis")  # fmt: skip
+
+
 def _refuse_non_finite(model: nn.Module) -> None:
+    _refuse_non_finite_tensors(model.named_parameters())
+
+
+def _refuse_non_finite_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
     bad = [
-        name for name, p in model.named_parameters()
+        name for name, p in parameters
         if not p.is_meta and (p.is_floating_point() or p.is_complex()) and not bool(torch.isfinite(p).all())
     ]  # fmt: skip
     if bad:
@@ -223,24 +276,21 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 @contextmanager
 def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Restore training flags, buffers, parameters' flags and gradients, plain attributes and the RNG state."""
-    flags = [(m, m.training) for m in model.modules()]
-    tensors = [(m, dict(m._buffers), dict(m._parameters)) for m in model.modules()]
+    """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators."""
+    modules = [(m, m.training, _contents(m)) for m in model.modules()]
     contents = [(b, b.clone()) for b in model.buffers() if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    plain = [(m, _plain_attributes(m)) for m in model.modules()]
-    rng = torch.get_rng_state()
+    rng, python_rng = torch.get_rng_state(), random.getstate()
+    numpy_rng = np.random.get_state()
     try:
         yield
     finally:
         torch.set_rng_state(rng)
-        for module, training in flags:
+        random.setstate(python_rng)
+        np.random.set_state(numpy_rng)
+        for module, training, attributes in modules:
+            _restore_contents(module, attributes)
             module.training = training
-        for module, buffers, parameters in tensors:
-            module._buffers.clear()
-            module._buffers.update(buffers)
-            module._parameters.clear()
-            module._parameters.update(parameters)
         with torch.no_grad():
             for buffer, before in contents:
                 if not _same_bits(buffer, before):
@@ -248,32 +298,31 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         for parameter, requires_grad, grad in state:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
-        for module, attributes in plain:
-            _restore_plain(module, attributes)
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(a) if a.is_floating_point() else a,
-                       torch.nan_to_num(b) if b.is_floating_point() else b)  # fmt: skip
+    if a.numel() == 0:
+        return True
+    flat_a, flat_b = a.contiguous().reshape(-1), b.contiguous().reshape(-1)
+    return torch.equal(flat_a.view(torch.uint8), flat_b.view(torch.uint8))
 
 
-_SKIPPED = frozenset({"_parameters", "_buffers", "_modules", "training"})
+def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
+    """Every attribute: its name, its value, and for a container a shallow copy of what it holds."""
+    containers = (list, dict, set)
+    return [(n, v, copy.copy(v) if isinstance(v, containers) else None) for n, v in vars(module).items()]
 
 
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    saved = {}
-    for name, value in module.__dict__.items():
-        if name in _SKIPPED:
-            continue
-        shallow = isinstance(value, (list, dict, set)) and not name.startswith("_")
-        saved[name] = copy.copy(value) if shallow else value
-    return saved
-
-
-def _restore_plain(module: nn.Module, before: dict[str, Any]) -> None:
-    for name in [n for n in module.__dict__ if n not in before and n not in _SKIPPED]:
-        del module.__dict__[name]
-    module.__dict__.update(before)
+def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> None:
+    attributes = vars(module)
+    attributes.clear()
+    for name, value, held in before:
+        attributes[name] = value
+        if isinstance(value, list) and value != held:
+            value[:] = held
+        elif isinstance(value, (dict, set)):
+            value.clear()
+            value.update(held)
 
 
 @contextmanager

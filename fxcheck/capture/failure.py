@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+
+import torch
 
 from fxcheck.capture.origin import user_line
 from fxcheck.errors import CaptureError
 
 _CAUSES = (
     (("fake tensor in the exported program constant", "lifted_tensor"), "FX604",
-     "an activation is read through .data, or a tensor is built from traced values",
-     "use detach() instead of .data, so that the value stays in the graph"),
+     "a tensor is built from traced values outside the graph (.numpy(), torch.tensor(...), an attribute that keeps an "
+     "activation)", "compute it with torch operators on the activations, and use detach() where no gradient is wanted"),
     (("data-dependent", "GuardOnDataDependent", "Could not guard on", "Could not extract specialized", "unbacked"),
      "FX602", "the forward branches on values of tensors (.item(), bool(), a mask with an unknown number of entries)",
      "make the branch depend on shapes or on constructor arguments, or use torch.where"),
@@ -22,6 +25,8 @@ _CAUSES = (
 
 def explain_failure(error: Exception) -> CaptureError:
     """The capture error to raise: its cause if it is a known one, the model's own exception, the user's line."""
+    if isinstance(error, CaptureError):
+        return error
     text = f"{type(error).__name__}: {error}"
     line = _where(error)
     place = f" at {line}" if line else ""
@@ -41,8 +46,10 @@ def _first_line(text: str) -> str:
 
 
 def _where(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    trace = "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n' for f in frames
-                    if f"{'fxcheck'}/capture" not in f.filename)  # fmt: skip
+    """The innermost line of the user's code, or of the package that the model comes from; never one of torch."""
+    root = os.path.dirname(torch.__file__) + os.sep
+    trace = "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n'
+                    for f in traceback.extract_tb(error.__traceback__)
+                    if "fxcheck/capture" not in f.filename and not f.filename.startswith(root))  # fmt: skip
     location, source = user_line(trace)
     return f"{location} ({source})" if source else location

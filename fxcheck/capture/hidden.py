@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import saved_tensors_hooks
 
 from fxcheck.capture.origin import user_line
+from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
-_HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.", "torch._functorch",
-             "torch._higher_order_ops")  # fmt: skip
+_HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.",
+             "torch._higher_order_ops", "torch.nn.modules._functions.BackwardHookFunction")  # fmt: skip
 _HOOK_HINT = "Remove the hook, or check by hand that it returns the gradient that it was given."
 
 
@@ -42,39 +51,80 @@ def _hook(what: str, location: str = "") -> Diagnostic:
 
 
 @contextmanager
-def recording(model: nn.Module) -> Iterator[list[Diagnostic]]:
-    """Record custom Functions and tensor hooks applied to values that need gradients.
+def recording() -> Iterator[list[Diagnostic]]:
+    """Record custom Functions, tensor hooks and saved-tensor hooks that the forward applies.
 
-    Torch's own ``checkpoint`` is left out: it recomputes the same function.
+    ``Function.apply`` is often bound to a name when the user's file is imported, so what is watched is the context
+    that every call of it creates. Torch's own ``checkpoint`` recomputes the same function: its reentrant form, which
+    hides the forward in a no_grad region, is replaced by the call that it stands for.
     """
     found: list[Diagnostic] = []
-    apply = torch.autograd.Function.__dict__["apply"]
-    register = torch.Tensor.register_hook
+    contexts: list[tuple[Any, Diagnostic]] = []
+    with contextlib.ExitStack() as patches:
+        for owner, name, replacement in _watched(found, contexts):
+            patches.enter_context(mock.patch.object(owner, name, replacement))
+        yield found
+        found.extend(diagnostic for context, diagnostic in contexts if any(context.needs_input_grad or (True,)))
 
-    def recorded_apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        owner = f"{cls.__module__}.{cls.__qualname__}"
-        if not owner.startswith(_HARMLESS) and not owner.startswith("torch.nn.modules._functions.BackwardHookFunction"):
-            if torch.is_grad_enabled() and _needs_gradient(args, kwargs):
-                found.append(_custom(cls))
-        return apply.__get__(None, cls)(*args, **kwargs)
 
-    def recorded_hook(self: torch.Tensor, hook: Any) -> Any:
-        location, _ = user_line(_stack())
-        found.append(_hook("a tensor hook is registered in the forward", location))
+def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) -> list[tuple[Any, str, Any]]:
+    register, enter = torch.Tensor.register_hook, saved_tensors_hooks.__enter__
+
+    def watched_context(self: Any) -> None:
+        cls = self._forward_cls
+        if torch.is_grad_enabled() and not f"{cls.__module__}.{cls.__qualname__}".startswith(_HARMLESS):
+            contexts.append((self, _custom(cls)))
+
+    def watched_hook(self: torch.Tensor, hook: Any) -> Any:
+        found.append(_hook("a tensor hook is registered in the forward", user_line(_stack())[0]))
         return register(self, hook)
 
-    torch.autograd.Function.apply = classmethod(recorded_apply)  # type: ignore[method-assign, assignment]
-    torch.Tensor.register_hook = recorded_hook  # type: ignore[method-assign]
-    try:
-        yield found
-    finally:
-        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
-        torch.Tensor.register_hook = register  # type: ignore[method-assign]
-        found[:] = dict.fromkeys(found)
+    def watched_enter(self: Any) -> Any:
+        if not type(self).__module__.startswith("torch.") or type(self) is saved_tensors_hooks:
+            found.append(_hook("saved tensors pass through pack and unpack hooks", user_line(_stack())[0]))
+        return enter(self)
+
+    return [
+        (torch.Tensor, "data", property(_detached, _refuse_assignment)),
+        (BackwardCFunction, "__init__", watched_context),
+        (torch.Tensor, "register_hook", watched_hook),
+        (saved_tensors_hooks, "__enter__", watched_enter),
+        (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
+    ]
 
 
-def _needs_gradient(args: Any, kwargs: Any) -> bool:
-    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+_DATA = torch._C.TensorBase.data  # type: ignore[attr-defined]
+
+
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
+    """``.data`` of a traced tensor as the ``detach()`` that it is, so that the value stays in the graph."""
+    return tensor.detach() if isinstance(tensor, FakeTensor) else _DATA.__get__(tensor)
+
+
+def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    location, source = user_line(_stack())
+    if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
+        raise CaptureError(
+            f"the forward assigns .data of a tensor at {location} ({source}), which no captured graph shows", code="FX604",
+            hint="compute a new tensor, or use copy_() under torch.no_grad()",
+        )  # fmt: skip
+    _DATA.__set__(tensor, value)
+
+
+def _inside_torch(file: str) -> bool:
+    return file.startswith(os.path.dirname(torch.__file__) + os.sep)
+
+
+def _checkpointed(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:
+    """What reentrant checkpointing computes and differentiates: nothing is differentiated when no input needs it."""
+    if torch.is_grad_enabled() and _needs_gradient(args):
+        return function(*args)
+    with torch.no_grad():
+        return function(*args)
+
+
+def _needs_gradient(args: tuple[Any, ...]) -> bool:
+    leaves = torch.utils._pytree.tree_leaves(args)
     return any(isinstance(v, torch.Tensor) and v.requires_grad for v in leaves)
 
 

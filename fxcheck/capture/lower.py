@@ -13,6 +13,7 @@ from torch import fx
 from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
 from fxcheck.capture.origin import OriginReader
+from fxcheck.errors import UsageError
 from fxcheck.records.graph import Graph, Node, Ref
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
@@ -34,6 +35,8 @@ def lower(captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None)
     Returns:
         The graph, in execution order, with in-place operations replaced by new values that every alias sees.
     """
+    if wrt is not None:
+        _refuse_strangers(captured, wrt)
     lowering = _Lowering(captured, None if wrt is None else {id(p) for p in wrt})
     outputs = lowering.run()
     shape = lowering.batch_shape
@@ -41,6 +44,14 @@ def lower(captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None)
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
         dict(lowering.trainable),
     )  # fmt: skip
+
+
+def _refuse_strangers(captured: Captured, wrt: Collection[torch.nn.Parameter]) -> None:
+    known = {id(p) for p in captured.parameters.values()}
+    strangers = sum(id(p) not in known for p in wrt)
+    if strangers:
+        raise UsageError(f"wrt holds {strangers} tensors that are not parameters of the captured model",
+                         hint="give parameters of the model (or of a loss that is a module), or its optimizer")  # fmt: skip
 
 
 @dataclass
@@ -70,7 +81,8 @@ class _Lowering:
         self.trainable: dict[int, str] = {}
         self.batch_shape: tuple[int, ...] = ()
         self.leaf_of: dict[Any, _Slot] = {}
-        self.parameter_memory: dict[int, _Slot] = {}
+        self.parameter_memory: list[tuple[range, int, _Slot]] = []
+        """Bytes, storage and leaf of every parameter."""
         self.mutated_leaves: set[int] = set()
         self.knows_memory = captured.mode != "exported"
         """False for an archive: its example values have lost who shares memory with whom."""
@@ -169,7 +181,7 @@ class _Lowering:
             self.leaf_of[key] = self._leaf_slot(self.emit("fxcheck.parameter", {"name": plain}, value, name=plain), value)
         slot = self.leaf_of[key]
         if original is not None:
-            self.parameter_memory.setdefault(original.untyped_storage()._cdata, slot)
+            self.parameter_memory.append((_bytes(original), original.untyped_storage()._cdata, slot))
             if name in self.captured.requires_grad and (self.wrt is None or id(original) in self.wrt):
                 self.trainable.setdefault(slot.id, self.nodes[slot.id].name)
         return slot
@@ -179,13 +191,18 @@ class _Lowering:
         value = node.meta["val"]
         program = self.captured.program
         original = self.captured.buffers.get(name, program.constants.get(name))
-        owner = None
-        if isinstance(original, torch.Tensor):
-            owner = self.parameter_memory.get(original.untyped_storage()._cdata)
+        owner = self._parameter_under(original) if isinstance(original, torch.Tensor) else None
         if owner is not None:
             detached = self.emit("aten.detach.default", {"self": Ref(owner.id)}, value, name=node.name)
             return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value))
         return self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
+
+    def _parameter_under(self, tensor: torch.Tensor) -> _Slot | None:
+        storage, span = tensor.untyped_storage()._cdata, _bytes(tensor)
+        for other, memory, slot in self.parameter_memory:
+            if memory == storage and max(span.start, other.start) < min(span.stop, other.stop):
+                return slot
+        return None
 
     def _forget_values_of_mutated_constants(self) -> None:
         """What the forward writes into is not what it was at the next step."""
@@ -296,6 +313,8 @@ class _Lowering:
         value = node.meta.get("val")
         extra = {"name": node.name, "origin": self.origins.of(node), "grad_enabled": grad}
         written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        if op == "aten.broadcast_tensors.default":
+            return self._broadcast(arguments["tensors"], value, extra)
         if op in EXPANSIONS:
             return _Slot(EXPANSIONS[op](self, arguments, value, extra))
         if written and "self" in written and "self" in slots:
@@ -323,6 +342,14 @@ class _Lowering:
         if isinstance(raw, (list, tuple)):
             return tuple(self._argument(r, env) for r in raw)
         return _number(raw)
+
+    def _broadcast(self, tensors: tuple[Ref, ...], values: Any, extra: dict[str, Any]) -> list[_Slot]:
+        """One expanded tensor for each operand: they do not depend on one another."""
+        expanded = []
+        for tensor, value in zip(tensors, values, strict=True):
+            arguments = {"self": tensor, "size": _shape(value), "implicit": False}
+            expanded.append(_Slot(self.emit("aten.expand.default", arguments, value, **extra)))
+        return expanded
 
     def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
         name, arguments = _functional(op, arguments, self.nodes)
@@ -419,6 +446,13 @@ def _flatten(value: Any) -> list[Any]:
 
 def _same_tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
     return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
+def _bytes(tensor: torch.Tensor) -> range:
+    """The bytes of its storage that a tensor spans."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.storage_offset() * tensor.element_size()
+    return range(start, start + (last + 1) * tensor.element_size() if tensor.numel() else start)
 
 
 @lru_cache(maxsize=4096)

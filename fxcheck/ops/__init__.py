@@ -1,6 +1,48 @@
 """What each ATen operator is (one file per family), the registry, and proxy measurement."""
 
-from fxcheck.ops import bootstrap, pointwise
+from fxcheck.ops import (
+    arithmetic,
+    attention,
+    comparison,
+    creation,
+    gradient_breaking,
+    indexing,
+    linalg,
+    linear,
+    loss,
+    maxima,
+    normalization,
+    norms,
+    pointwise,
+    pooling,
+    recurrent,
+    reduction,
+    sampling,
+    smooth,
+    stochastic,
+    structural,
+)
 
-FAMILIES = (pointwise,)
+FAMILIES = (
+    arithmetic,
+    attention,
+    comparison,
+    creation,
+    gradient_breaking,
+    indexing,
+    linalg,
+    linear,
+    loss,
+    maxima,
+    normalization,
+    norms,
+    pointwise,
+    pooling,
+    recurrent,
+    reduction,
+    sampling,
+    smooth,
+    stochastic,
+    structural,
+)
 """Every family that fills the registry; written out, no discovery."""

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from fxcheck.errors import ProxyError
-from fxcheck.ops.evaluate import apply_overload, chain_function
+from fxcheck.ops.evaluate import chain_function
 from fxcheck.ops.probe import ROUNDING, measure
+from fxcheck.ops.probe_call import measure_call
 from fxcheck.records.graph import Node
 from fxcheck.records.proxy import Proxy
-
-_REMEMBERED: dict[tuple[Any, ...], tuple[Proxy, ...] | None] = {}
 
 
 class Measured:
@@ -36,12 +35,14 @@ class Measured:
         Returns:
             One proxy per point, or None when the operator cannot be measured.
         """
-        key = (op, _hashable(arguments), operand, points, dtype)
-        if key not in _REMEMBERED:
-            _REMEMBERED[key] = self._measure(
-                lambda x: apply_overload(op, {**arguments, operand: x}, x), points, dtype
-            )
-        return _REMEMBERED[key]
+        kind = getattr(torch, dtype, None)
+        if kind not in ROUNDING:
+            return None
+        try:
+            found = measure_call(op, arguments, operand, points, kind, self.device)
+        except ProxyError:
+            return None
+        return found if len(found) == len(points) else None
 
     def chain(
         self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,
@@ -49,20 +50,7 @@ class Measured:
     ) -> tuple[Proxy, ...] | None:  # fmt: skip
         """Proxies of a chain of operators as a function of its root; None when it cannot be measured."""
         try:
-            return self._measure(chain_function(nodes, root, constants), points, dtype)
-        except KeyError:
-            return None
-
-    def _measure(self, function: Any, points: tuple[float, ...], dtype: str) -> tuple[Proxy, ...] | None:
-        kind = getattr(torch, dtype, None)
-        if kind not in ROUNDING:
-            return None
-        try:
-            found = measure(function, points, kind, self.device)
-        except ProxyError:
+            found = measure(chain_function(nodes, root, constants), points, getattr(torch, dtype), self.device)
+        except (KeyError, ProxyError):
             return None
         return found if len(found) == len(points) else None
-
-
-def _hashable(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((n, tuple(a) if isinstance(a, (list, tuple)) else a) for n, a in sorted(arguments.items()))

@@ -238,7 +238,7 @@ def _side(distances: Sequence[float], values: list[float], slopes: list[float], 
     scale = max(map(abs, slopes))
     last, before = _limit(slopes[-3:], scale), _limit(slopes[-4:-1], scale)
     if last is None or before is None or abs(last - before) > _EXTRAPOLATED * scale:
-        return _Side(slopes[-1], "a one-sided slope does not settle", scale)
+        return _Side(math.nan, "a one-sided slope does not settle", scale)
     differences = [(values[3 * i + 2] - values[3 * i]) / (distances[i] / 2) for i in _CHECKED]
     # On tiny slopes the difference of two large values is rounding error, hence the second term.
     noise = [8 * 2.0**-52 * max(map(abs, values)) / distances[i] for i in _CHECKED]

@@ -92,6 +92,6 @@ def _overload(op: str) -> Any:
     return found
 
 
-def _frozen(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _frozen(arguments: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...]:
     # The type is in the key because True == 1 == 1.0.
     return tuple((n, type(a), tuple(a) if isinstance(a, (list, tuple)) else a) for n, a in sorted(arguments.items()))

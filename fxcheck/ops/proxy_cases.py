@@ -182,4 +182,4 @@ TIES: tuple[TieCase, ...] = (
 )
 """Maxima and order statistics."""
 
-SCALARS: tuple[ScalarCase, ...] = (*ACTIVATIONS, *LOSSES, *EXPRESSIONS)
+CASES: tuple[ScalarCase | TieCase, ...] = (*ACTIVATIONS, *LOSSES, *EXPRESSIONS, *TIES)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from fxcheck.errors import ProxyError, UsageError
 from fxcheck.ops.probe import Mode, measure
 from fxcheck.ops.probe_call import full_arguments, measure_call
-from fxcheck.ops.proxy_cases import SCALARS, TIES, ScalarCase, TieCase
+from fxcheck.ops.proxy_cases import CASES, ScalarCase, TieCase
 from fxcheck.ops.registry import out_of_place
 from fxcheck.ops.ties import classify_tie, measure_tie
 from fxcheck.records.proxy_table import ProxyRow, ProxyTable
@@ -48,7 +49,7 @@ def catalogue(
         warnings.simplefilter("ignore")
         rows = tuple(
             row
-            for case in (*SCALARS, *TIES)
+            for case in CASES
             if case.op in wanted
             for dtype in dtypes
             for mode in modes
@@ -59,7 +60,7 @@ def catalogue(
 
 def known_operators() -> tuple[str, ...]:
     """Every name in the list, in order."""
-    return tuple(dict.fromkeys(case.op for case in (*SCALARS, *TIES)))
+    return tuple(dict.fromkeys(case.op for case in CASES))
 
 
 def _check(dtypes: Sequence[str], device: str) -> None:
@@ -87,9 +88,15 @@ def _selected(ops: Sequence[str] | None) -> frozenset[str]:
 
 
 def _names(asked: str, op: str) -> bool:
-    asked = asked.removesuffix("_") if asked.count(".") < 2 else out_of_place(asked)
+    if asked == op:
+        return True
     bare = asked.removeprefix("aten.")
-    return asked == op or bare == _base(op) or ("." not in bare and _base(op).startswith(f"{bare}_"))
+    if asked != bare and not op.startswith("aten."):
+        return False
+    if "." in bare:
+        return out_of_place(f"aten.{bare}") == op
+    bare = bare.removesuffix("_")
+    return bool(bare) and (bare == _base(op) or _base(op).startswith(f"{bare}_"))
 
 
 def _base(op: str) -> str:
@@ -103,44 +110,35 @@ def _alternatives(asked: str, known: Sequence[str]) -> str:
     return ", ".join(close) if close else "fxcheck proxies without a name lists all of them"
 
 
-def _rows(case: ScalarCase | TieCase, dtype: str, mode: Mode, device: str) -> Iterator[ProxyRow]:
-    measured = _scalar_rows if isinstance(case, ScalarCase) else _tie_rows
-    try:
-        yield from measured(case, dtype, mode, device)  # type: ignore[operator]
-    except ProxyError as error:
-        operand, arguments = ("self", {})
-        if isinstance(case, ScalarCase):
-            operand, arguments = case.operand, dict(case.arguments)
-        index = 0 if isinstance(case, ScalarCase) else case.tied[0]
-        yield ProxyRow(case.op, dtype, device, mode, arguments, operand, index, note=error.message)
-
-
-def _scalar_rows(case: ScalarCase, dtype: str, mode: Mode, device: str) -> list[ProxyRow]:
+def _rows(case: ScalarCase | TieCase, dtype: str, mode: Mode, device: str) -> list[ProxyRow]:
+    if isinstance(case, TieCase):
+        return [_tie_row(case, count, dtype, mode, device) for count in case.tied]
     kind: torch.dtype = getattr(torch, dtype)
-    arguments: dict[str, object] = {}
-    if case.function is None:
-        filled = full_arguments(case.op, case.arguments, case.operand)
-        arguments = {name: value for name, value in filled.items() if value is not None}
-        proxies = measure_call(case.op, case.arguments, case.operand, case.points, kind, device, mode)
-    else:
-        proxies = measure(case.function, case.points, kind, device, mode)
+    constants = dict(case.arguments)
+    try:
+        if case.function is not None:
+            proxies = measure(case.function, case.points, kind, device, mode)
+        else:
+            filled = full_arguments(case.op, case.arguments, case.operand)
+            constants = {name: value for name, value in filled.items() if value is not None}
+            proxies = measure_call(case.op, case.arguments, case.operand, case.points, kind, device, mode)
+    except ProxyError as error:
+        return [ProxyRow(case.op, dtype, device, mode, constants, case.operand, note=error.message)]
     return [
-        ProxyRow(case.op, dtype, device, mode, arguments, case.operand, i, p.kink, p.left, p.ad, p.right, p.weight,
+        ProxyRow(case.op, dtype, device, mode, constants, case.operand, i, p.kink, p.left, p.ad, p.right, p.weight,
                  p.stable, p.continuous, note=p.note)
         for i, p in enumerate(proxies)
     ]  # fmt: skip
 
 
-def _tie_rows(case: TieCase, dtype: str, mode: Mode, device: str) -> list[ProxyRow]:
+def _tie_row(case: TieCase, count: int, dtype: str, mode: Mode, device: str) -> ProxyRow:
     kind: torch.dtype = getattr(torch, dtype)
+    row = ProxyRow(case.op, dtype, device, mode, {"tied": count}, index=count)
     losing = [0.5 if case.largest else 1.5] if case.padded else []
-    rows = []
-    for count in case.tied:
-        entries = losing + [1.0] * count + losing
-        tied = range(len(losing), len(losing) + count)
-        weights = measure_tie(case.function, entries, kind, device, mode)
-        rows.append(ProxyRow(
-            case.op, dtype, device, mode, {"tied": count}, "self", count, pick=classify_tie(weights, tied, kind),
-            tie=tuple(weights[i] for i in tied), note=case.note,
-        ))  # fmt: skip
-    return rows
+    tied = range(len(losing), len(losing) + count)
+    try:
+        weights = measure_tie(case.function, losing + [1.0] * count + losing, kind, device, mode)
+    except ProxyError as error:
+        return replace(row, note=error.message)
+    row = replace(row, pick=classify_tie(weights, tied, kind), tie=tuple(weights[i] for i in tied))
+    return replace(row, note="; ".join(filter(None, (f"tie: {row.outcome}", case.note))))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from fxcheck.ops.measured import Measured
 from fxcheck.records.graph import Node
 from fxcheck.records.proxy import Proxy
@@ -36,7 +38,7 @@ class Saved:
             self._ties.setdefault((row.op, row.dtype), []).append(row)
         else:
             calls = self._calls.setdefault((row.op, row.dtype, row.operand), {})
-            calls.setdefault(row.arguments_text, []).append(row)
+            calls.setdefault(row.arguments, []).append(row)
 
     def scalar(
         self, op: str, arguments: Mapping[str, Any], operand: str, points: tuple[float, ...], dtype: str
@@ -54,7 +56,7 @@ class Saved:
         given = _given(arguments)
         for rows in calls:
             saved = points_of(rows)
-            if saved is not None and _given(rows[0].arguments) == given:
+            if saved is not None and _given(rows[0].constants) == given:
                 found = _at_points(saved, points, dtype)
                 if found is not None:
                     return found
@@ -68,7 +70,8 @@ class Saved:
         if installed is None or (dtype in _HALF and any(p.kink != k for p, k in zip(installed, points, strict=True))):
             # In half precision the kernel may compare with a bound that no tensor entry can equal.
             return None
-        weights = {_weights(rows, installed) for rows in calls if _given(rows[0].arguments).keys() == _given(arguments).keys()}
+        form = _given(arguments).keys()
+        weights = {_weights(rows, installed) for rows in calls if _given(rows[0].constants).keys() == form}
         weights.discard(None)
         if len(weights) != 1:
             return None
@@ -126,14 +129,11 @@ class SavedFirst:
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are not None, numbers as floats."""
-    given = {n: a for n, a in arguments.items() if a is not None}
-    return {n: a if isinstance(a, (bool, str)) or not isinstance(a, (int, float)) else float(a) for n, a in given.items()}
+    return {n: float(a) if type(a) is int else a for n, a in arguments.items() if a is not None}
 
 
 def _at_points(saved: Sequence[Proxy], points: tuple[float, ...], dtype: str) -> tuple[Proxy, ...] | None:
     """The saved proxies at the points asked for; None when one was not measured."""
-    import torch
-
     rounded = torch.tensor(points, dtype=torch.float64).to(getattr(torch, dtype)).double().tolist()
     by_kink = {p.kink: p for p in saved}
     return tuple(by_kink[k] for k in rounded) if all(k in by_kink for k in rounded) else None

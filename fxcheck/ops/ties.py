@@ -28,7 +28,9 @@ def measure_tie(
         try:
             weights = _backward(function, x) if mode == "backward" else _forward(function, x)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ProxyError(f"a tie cannot be measured in {dtype}: {(str(error) or repr(error)).splitlines()[0]}") from error
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            name = str(dtype).removeprefix("torch.")
+            raise ProxyError(f"{mode} mode cannot be measured in {name}: {reason}") from error
     return tuple(weights.double().tolist())
 
 

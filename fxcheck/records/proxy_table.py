@@ -28,8 +28,8 @@ class ProxyRow:
     device: str
     mode: str
     """``backward`` or ``forward``."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """The constant arguments by schema name, defaults filled in; a number may stand for a tensor full of it."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """The other arguments by schema name, defaults filled in; a number may stand for a tensor full of it."""
     operand: str = "self"
     index: int = 0
     """Which of the points of this call, ascending; for a tie, the number of tied entries."""
@@ -48,12 +48,26 @@ class ProxyRow:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return (self.op, self.arguments_text, self.operand, self.dtype, self.device, self.mode, self.index)
+        return (self.op, self.arguments, self.operand, self.dtype, self.device, self.mode, self.index)
 
     @property
-    def arguments_text(self) -> str:
+    def arguments(self) -> str:
         """``min_val=-1.0, max_val=1.0``; arguments that are None are left out."""
-        return ", ".join(f"{n}={v}" for n, v in self.arguments.items() if v is not None)
+        return ", ".join(f"{n}={v}" for n, v in self.constants.items() if v is not None)
+
+    @property
+    def measured(self) -> bool:
+        return self.ad is not None or self.pick is not None
+
+    @property
+    def outcome(self) -> str:
+        """What AD does here, in a few words."""
+        if self.pick is not None:
+            return f"{self.pick.replace('_', ' ')} ({', '.join(f'{w:g}' for w in self.tie or ())})"
+        if self.ad is None:
+            return "not measured"
+        side = "" if self.weight is None else f", weight {self.weight:g}"
+        return f"{self.ad:g}{side}{'' if self.stable else ', not stable'}"
 
     @property
     def proxy(self) -> Proxy | None:
@@ -74,7 +88,7 @@ class ProxyRow:
 
 _REQUIRED = ("op", "dtype", "device", "mode")
 _TYPES: dict[str, tuple[type, ...]] = {
-    "op": (str,), "dtype": (str,), "device": (str,), "mode": (str,), "arguments": (dict,), "operand": (str,),
+    "op": (str,), "dtype": (str,), "device": (str,), "mode": (str,), "constants": (dict,), "operand": (str,),
     "index": (int,), "kink": (float, int), "left": (float, int), "ad": (float, int), "right": (float, int),
     "weight": (float, int), "stable": (bool,), "continuous": (bool,), "pick": (str,), "tie": (list,), "note": (str,),
 }  # fmt: skip
@@ -138,27 +152,44 @@ def read_table(path: str | Path) -> ProxyTable:
 
 
 @dataclass(frozen=True)
-class ProxyDiff:
-    """What differs between two tables."""
+class Change:
+    """One measurement with different outcomes in two tables."""
 
-    changed: tuple[tuple[ProxyRow, ProxyRow], ...]
-    """(old, new) of each measurement that both hold with different outcomes."""
-    only_old: tuple[ProxyRow, ...]
-    only_new: tuple[ProxyRow, ...]
+    op: str
+    arguments: str
+    operand: str
+    dtype: str
+    mode: str
+    kink: float | None
+    before: str
+    after: str
 
 
-def diff(old: ProxyTable, new: ProxyTable) -> ProxyDiff:
-    """Compare two tables measurement by measurement; notes do not count as differences."""
-    before, after = ({row.key: row for row in table.rows} for table in (old, new))
-    return ProxyDiff(
-        tuple((row, after[key]) for key, row in before.items() if key in after and not _same(row, after[key])),
-        tuple(row for key, row in before.items() if key not in after),
-        tuple(row for key, row in after.items() if key not in before),
-    )
+def diff(old: ProxyTable, new: ProxyTable) -> tuple[Change, ...]:
+    """Compare two tables measurement by measurement.
+
+    Args:
+        old: measured earlier.
+        new: measured later, perhaps for fewer operators or dtypes; what only one of them holds is no change.
+
+    Returns:
+        What changed, in the order of ``old``. Notes do not count as differences. An operator that ``new`` tried
+        and could not measure counts as changed.
+    """
+    later = {row.key: row for row in new.rows}
+    failed = {(r.op, r.operand, r.dtype, r.device, r.mode): r for r in new.rows if not r.measured}
+    changes = []
+    for row in old.rows:
+        after = later.get(row.key) or failed.get((row.op, row.operand, row.dtype, row.device, row.mode))
+        if after is not None and not _same(row, after):
+            changes.append(
+                Change(row.op, row.arguments, row.operand, row.dtype, row.mode, row.kink, row.outcome, after.outcome)
+            )
+    return tuple(changes)
 
 
 def _same(a: ProxyRow, b: ProxyRow) -> bool:
-    flags = (a.stable, a.continuous, a.pick) == (b.stable, b.continuous, b.pick)
+    flags = (a.measured, a.stable, a.continuous, a.pick) == (b.measured, b.stable, b.continuous, b.pick)
     pairs = [(a.kink, b.kink), (a.ad, b.ad), (a.weight, b.weight)]
     if a.stable:  # Slopes that do not settle are not comparable.
         pairs += [(a.left, b.left), (a.right, b.right)]
@@ -169,7 +200,9 @@ def _same(a: ProxyRow, b: ProxyRow) -> bool:
 def _close(a: float | None, b: float | None) -> bool:
     if a is None or b is None:
         return a is b
-    return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= _CLOSE * max(1.0, abs(a), abs(b))
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a == b or (math.isnan(a) and math.isnan(b))
+    return abs(a - b) <= _CLOSE * max(1.0, abs(a), abs(b))
 
 
 def _encode(value: Any) -> Any:
@@ -191,14 +224,14 @@ def _row(row: Any, where: str) -> ProxyRow:
 
 
 def _decode(name: str, value: Any, where: str) -> Any:
-    types = _TYPES[name]
+    types: Any = _TYPES[name]
     if float in types:
         return _number(value, name, where)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ProxyError(f"{where}: {name!r} should be {types[0].__name__}, found {value!r}", hint=_HINT)
-    if name == "tie":
+    if isinstance(value, list):
         return tuple(_number(v, name, where) for v in value)
-    if name == "arguments":
+    if isinstance(value, dict):
         return {n: _NOT_FINITE.get(v, v) if isinstance(v, str) else v for n, v in value.items()}
     return value
 

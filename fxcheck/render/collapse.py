@@ -32,7 +32,8 @@ class Row:
         codes = ", ".join(dict.fromkeys(d.code for d in layer.diagnostics))
         tau = " > ".join(layer.pre_activation)
         bias = layer.bias.kind or "-"
-        return (str(len(self.layers)), self.names, tau, operation, bias, str(layer.verdict), layer.theorem or "-", codes)
+        by = layer.theorem or "-"
+        return (str(len(self.layers)), self.names, tau, operation, bias, str(layer.verdict), by, codes)
 
 
 HEADINGS = ("n", "layers", "pre-activation", "operation", "bias", "verdict", "by", "codes")

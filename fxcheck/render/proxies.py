@@ -7,17 +7,19 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxcheck.records.proxy_table import Change, ProxyTable
+    from fxcheck.records.proxy_table import Change, ProxyRow, ProxyTable
 
-ROW_HEADINGS = ("op", "arguments", "dtype", "device", "mode", "kink", "left", "ad", "right", "weight", "note")
-CHANGE_HEADINGS = ("op", "arguments", "dtype", "mode", "kink", "before", "after")
+ROW_HEADINGS = (
+    "op", "arguments", "operand", "dtype", "device", "mode", "kink", "left", "ad", "right", "weight", "tie", "note"
+)  # fmt: skip
+CHANGE_HEADINGS = ("op", "arguments", "operand", "dtype", "mode", "kink", "before", "after")
 
 
 def render_table(found: ProxyTable, form: str, *, width: int | None = None, color: bool = False) -> str:
     """A proxy table as ``rich``, ``json`` or ``markdown``."""
     if form == "json":
-        return _json(found.to_dict())
-    lines = [[_cell(getattr(row, name)) for name in ROW_HEADINGS] for row in found.rows]
+        return found.to_json()
+    lines = [_row(row) for row in found.rows]
     return _tabular(f"proxies of torch {found.torch}", ROW_HEADINGS, lines, form, width, color)
 
 
@@ -33,6 +35,12 @@ def render_changes(
     return _tabular(title, CHANGE_HEADINGS, lines, form, width, color)
 
 
+def _row(row: ProxyRow) -> list[str]:
+    cells = {name: _cell(getattr(row, name)) for name in ROW_HEADINGS}
+    cells["tie"] = row.outcome if row.pick is not None else ""
+    return list(cells.values())
+
+
 def _tabular(
     title: str, headings: Sequence[str], lines: list[list[str]], form: str, width: int | None, color: bool
 ) -> str:
@@ -42,7 +50,7 @@ def _tabular(
         return "\n".join([f"## {title}", "", *(markdown.table(headings, lines) if lines else []), ""])
     from fxcheck.render import text
 
-    used = [i for i in range(len(headings)) if not lines or any(line[i] for line in lines)]
+    used = [i for i in range(len(headings)) if not lines or any(line[i] not in ("", "-") for line in lines)]
     console = text.new_console(width, color)
     console.print(title)
     if lines:

@@ -23,6 +23,9 @@ _STYLES = {
     Verdict.UNCOVERED: "bold red",
 }
 
+_MIN_WIDTHS = {"layers": 17, "pre-activation": 14, "op": 16}
+"""Columns that would otherwise be squeezed until their words break."""
+
 
 def render(
     results: Sequence[Report | FailedTarget], *, all_layers: bool = False, width: int | None = None, color: bool = False
@@ -79,9 +82,9 @@ def _report(console: Console, report: Report, all_layers: bool) -> None:
 
 def table(headings: Sequence[str], lines: Sequence[Sequence[str | Text]]) -> Table:
     """A plain table whose columns wrap instead of losing text."""
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, show_edge=False)
     for heading in headings:
-        found.add_column(heading, overflow="fold")
+        found.add_column(heading, overflow="fold", min_width=_MIN_WIDTHS.get(heading))
     for line in lines:
         found.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in line))
     return found

@@ -70,8 +70,8 @@ def _smooth(report: Report) -> str:
 def _certified(report: Report) -> str:
     where = "for every step on one sample" if report.theorem == "T1" else "for all weights and every minibatch"
     return (
-        f"backward() always returns a {_kind(report)} subgradient of the loss, {where}, also where a pre-activation sits "
-        "exactly on a kink. Nothing needs checking while training."
+        f"backward() always returns a {_kind(report)} subgradient of the loss, {where}, also where a pre-activation "
+        "sits exactly on a kink. Nothing needs checking while training."
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from fxcheck.errors import UsageError
 
@@ -40,14 +43,22 @@ def page(name: str) -> Page:
     known = {n.casefold(): n for n in names()}
     wanted = name.strip().casefold().replace(" ", "-").replace("_", "-")
     if wanted not in known:
-        close = get_close_matches(wanted, known, n=4, cutoff=0.5)
+        close = _close(wanted, known)
         hint = ", ".join(known[n] for n in close) if close else "`fxcheck explain` lists all names"
         raise UsageError(f"no page explains {name!r}", hint=hint)
     text = _folder().joinpath(f"{known[wanted]}.md").read_text(encoding="utf-8")
     return Page(known[wanted], text.splitlines()[0].removeprefix("# "), text)
 
 
-def _folder():  # type: ignore[no-untyped-def]  # Traversable moved between Python versions
+def _close(wanted: str, known: Iterable[str]) -> list[str]:
+    """Names spelled alike; for a code, those of its hundred."""
+    family = re.fullmatch(r"fx(\d)\d*", wanted)
+    if family:
+        return [n for n in known if n.startswith(f"fx{family[1]}")]
+    return get_close_matches(wanted, known, n=4, cutoff=0.5)
+
+
+def _folder() -> Traversable:
     return files("fxcheck.theory").joinpath("pages")
 
 

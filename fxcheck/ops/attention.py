@@ -1,0 +1,15 @@
+"""Attention: analytic in queries, keys, values and additive masks."""
+
+from __future__ import annotations
+
+from fxcheck.ops.common import SMOOTH, aten
+from fxcheck.ops.registry import constant_semantics
+
+constant_semantics(
+    aten(
+        "scaled_dot_product_attention _scaled_dot_product_attention_math _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
+        "_scaled_dot_product_cudnn_attention"
+    ),
+    SMOOTH,
+)
