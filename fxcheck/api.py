@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,14 +20,14 @@ from fxcheck.capture.numeric import compare_numerically
 from fxcheck.capture.target import load, load_callable
 from fxcheck.errors import UsageError
 from fxcheck.ops.measured import Measured
+from fxcheck.ops.proxies import SavedFirst
+from fxcheck.ops.proxies import load as load_proxies
 from fxcheck.passes.pipeline import structure
+from fxcheck.records.finding import Diagnostic
+from fxcheck.records.proxy_table import ProxyTable
 from fxcheck.records.report import Report
 from fxcheck.records.target_spec import TargetSpec
 from fxcheck.theory.classify import classify
-
-if TYPE_CHECKING:
-    from fxcheck.passes.find_activations import ProxySource
-
 
 def analyze(
     model: nn.Module,
@@ -132,7 +132,8 @@ def report_on(
 ) -> Report:
     """The static analysis of a captured model; see ``analyze`` for the arguments."""
     started = time.perf_counter()
-    source, origin = _proxy_source(proxies)
+    source = _proxy_source(proxies)
+    origin = source.saved.table.torch if isinstance(source, SavedFirst) else ""
     graph = lower(captured, _parameters(wrt))
     if batch_size is not None and graph.batch != batch_size:
         raise UsageError(
@@ -143,7 +144,8 @@ def report_on(
     timings = {"capture": capture_seconds, "analyse": time.perf_counter() - started}
     return Report(
         target, torch.__version__.partition("+")[0], captured.mode, batch_size, found.assumptions, found.verdict,
-        found.theorem, found.subdifferential, found.conditions, found.structure, found.layers, found.diagnostics,
+        found.theorem, found.subdifferential, found.conditions, found.structure, found.layers,
+        (*found.diagnostics, *_not_saved(source)),
         origin, "", timings,
     )  # fmt: skip
 
@@ -154,5 +156,18 @@ def _parameters(wrt: Iterable[nn.Parameter] | torch.optim.Optimizer | None) -> l
     return None if wrt is None else list(wrt)
 
 
-def _proxy_source(proxies: Any) -> tuple[ProxySource, str]:
-    return Measured(), ""
+def _proxy_source(proxies: Any) -> Measured | SavedFirst:
+    if proxies is None:
+        return Measured()
+    return SavedFirst(proxies if isinstance(proxies, ProxyTable) else load_proxies(proxies))
+
+
+def _not_saved(source: Measured | SavedFirst) -> tuple[Diagnostic, ...]:
+    """What the saved table did not hold, so that the installed torch was measured instead."""
+    if isinstance(source, Measured) or not source.missing:
+        return ()
+    names = ", ".join(sorted(source.missing)[:5])
+    return (Diagnostic(
+        "FX204", f"the saved proxies (torch {source.saved.table.torch}) do not settle {names}; the installed torch was "
+        "measured instead", "Save them again under that torch with this version of fxcheck.",
+    ),)  # fmt: skip

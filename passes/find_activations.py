@@ -46,6 +46,8 @@ class ProxySource(Protocol):
         self, op: str, arguments: Mapping[str, Any], operand: str, points: tuple[float, ...], dtype: str
     ) -> tuple[Proxy, ...] | None: ...
 
+    def pick(self, op: str, dtype: str) -> str | None: ...
+
     def chain(
         self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,
         constants: Mapping[int, float],

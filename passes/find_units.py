@@ -82,7 +82,7 @@ class _Finder:
             case Kind.MAX if not semantics.trivial:
                 if semantics.elementwise and len(inputs) == 1:
                     return self._max_with_constant(node, inputs[0])
-                one_hot = semantics.pick is MaxPick.ONE_HOT
+                one_hot = self._is_one_hot(node, inputs)
                 return self._plain(node, UnitKind.MAX if one_hot else UnitKind.SPLIT_MAX, inputs)
             case Kind.ORDER_STATISTIC:
                 return self._plain(node, UnitKind.ORDER_STATISTIC, inputs)
@@ -91,6 +91,12 @@ class _Finder:
             case Kind.SINGULAR if not self._point_is_clamped_away(node):
                 return self._plain(node, UnitKind.SINGULAR, inputs)
         return None
+
+    def _is_one_hot(self, node: Node, inputs: tuple[int, ...]) -> bool:
+        measured = self.proxies.pick(node.op, self.graph.nodes[inputs[0]].dtype or "float32")
+        if measured is None:
+            return self.facts.semantics[node.id].pick is MaxPick.ONE_HOT
+        return measured.startswith("one_hot")
 
     def _plain(self, node: Node, kind: UnitKind, inputs: tuple[int, ...]) -> Unit:
         note = self.facts.semantics[node.id].note

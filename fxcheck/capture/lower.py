@@ -314,7 +314,7 @@ class _Lowering:
         extra = {"name": node.name, "origin": self.origins.of(node), "grad_enabled": grad}
         written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         if op == "aten.broadcast_tensors.default":
-            return self._broadcast(arguments["tensors"], value, extra)
+            return self._broadcast([env[n] for n in node.args[0]], value, extra)  # type: ignore[union-attr, index]
         if op in EXPANSIONS:
             return _Slot(EXPANSIONS[op](self, arguments, value, extra))
         if written and "self" in written and "self" in slots:
@@ -343,12 +343,14 @@ class _Lowering:
             return tuple(self._argument(r, env) for r in raw)
         return _number(raw)
 
-    def _broadcast(self, tensors: tuple[Ref, ...], values: Any, extra: dict[str, Any]) -> list[_Slot]:
-        """One expanded tensor for each operand: they do not depend on one another."""
+    def _broadcast(self, operands: list[_Slot], values: Any, extra: dict[str, Any]) -> list[_Slot]:
+        """One expanded view of each operand: they do not depend on one another."""
         expanded = []
-        for tensor, value in zip(tensors, values, strict=True):
-            arguments = {"self": tensor, "size": _shape(value), "implicit": False}
-            expanded.append(_Slot(self.emit("aten.expand.default", arguments, value, **extra)))
+        for slot, value in zip(operands, values, strict=True):
+            arguments = {"self": Ref(self.read(slot)), "size": _shape(value), "implicit": False}
+            id_ = self.emit("aten.expand.default", arguments, value, **extra)
+            replay = ("aten.expand.default", arguments, "self")
+            expanded.append(_Slot(id_, base=slot, seen=slot.version, replay=replay, storage=self._memory(value)))
         return expanded
 
     def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:

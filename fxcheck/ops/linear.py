@@ -88,4 +88,4 @@ def embedding_bag(call: Call) -> OpSemantics:
         return discontinuous("its indices depend on trainable parameters", code="FX404")
     if call.arg("padding_idx") not in (None, -1) or call.arg("scale_grad_by_freq"):
         return breaking("FX503", "padding_idx or scale_grad_by_freq changes the gradient")
-    return LINEAR if call.arg("mode", 0) in (0, 1) else unknown("embedding_bag with mode max: an empty bag has no entry")
+    return LINEAR if call.arg("mode", 0) in (0, 1) else unknown("an embedding bag that is not a sum or a mean")

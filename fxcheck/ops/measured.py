@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fxcheck.errors import ProxyError
-from fxcheck.ops.evaluate import chain_function
+from fxcheck.ops.evaluate import apply_overload, chain_function
 from fxcheck.ops.probe import ROUNDING, measure
 from fxcheck.ops.probe_call import measure_call
+from fxcheck.ops.ties import classify_tie, measure_tie
 from fxcheck.records.graph import Node
 from fxcheck.records.proxy import Proxy
+
+_TWO_OPERANDS = {f"aten.{name}": ("self", "other") for name in (
+    "maximum.default", "minimum.default", "max.other", "min.other", "fmax.default", "fmin.default")} | {
+    "aten.clamp_min.Tensor": ("self", "min"), "aten.clamp_max.Tensor": ("self", "max"),
+}  # fmt: skip
 
 
 class Measured:
@@ -43,6 +50,24 @@ class Measured:
         except ProxyError:
             return None
         return found if len(found) == len(points) else None
+
+    def pick(self, op: str, dtype: str) -> str | None:
+        """Who gets the gradient at a tie of two tensors, as ``ties.classify_tie`` says; None when not measured.
+
+        Pools and maxima over dimensions are as the operator table says.
+        """
+        kind = getattr(torch, dtype, None)
+        names = _TWO_OPERANDS.get(op)
+        if names is None or kind not in ROUNDING:
+            return None
+
+        def largest(x: Tensor) -> Tensor:
+            return apply_overload(op, dict(zip(names, x, strict=True)), x)
+
+        try:
+            return classify_tie(measure_tie(largest, (1.0, 1.0), kind, self.device), (0, 1), kind)
+        except ProxyError:
+            return None
 
     def chain(
         self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,

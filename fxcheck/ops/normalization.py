@@ -15,7 +15,7 @@ def _normalised(call: Call, name: str, axis: int, uses_batch: bool = True) -> Op
     eps = call.arg("eps")
     safe = not uses_batch or (eps is None and name == "rms_norm") or (isinstance(eps, (int, float)) and eps > 0)
     if not safe:
-        return replace(singular("input", "eps is not positive, so equal entries divide by 0"), normalisation=name)
+        return replace(singular("input", "eps is not positive, so equal entries divide by 0", code="FX205"), normalisation=name)
     return replace(affine(call, axis, kind=Kind.SMOOTH), normalisation=name)
 
 
@@ -62,7 +62,6 @@ for _name, _overloads in {
 }.items():
     semantics_for(*aten(_overloads))(_native(_name))
 
-constant_semantics(
-    aten("_weight_norm _weight_norm_interface"), singular("v", "a row of v may have norm 0; its direction is then undefined")
-)
-constant_semantics(aten("norm_except_dim"), singular("v", "the norm is not differentiable where it is 0", nonnegative=True))
+_DIRECTION = "a row of v may have norm 0, where it has no direction"
+constant_semantics(aten("_weight_norm _weight_norm_interface"), singular("v", _DIRECTION, code="FX205"))
+constant_semantics(aten("norm_except_dim"), singular("v", "not differentiable at 0", code="FX205", nonnegative=True))

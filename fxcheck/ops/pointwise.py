@@ -29,7 +29,7 @@ def absolute(call: Call) -> OpSemantics:
     operand = call.arg("self")
     dtype = call.dtypes.get(getattr(operand, "id", -1)) or ""
     if "complex" in dtype:
-        return singular("self", "the modulus of a complex number is kinked at 0", nonnegative=True, elementwise=True)
+        return singular("self", "the modulus of a complex number is kinked at 0", code="FX205", elementwise=True)
     return kinked(0.0, nonnegative=True)
 
 

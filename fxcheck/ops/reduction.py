@@ -33,10 +33,10 @@ constant_semantics(aten("var var.dim var.correction"), OpSemantics(Kind.SMOOTH, 
 constant_semantics(aten("var_mean var_mean.dim var_mean.correction cov"), SMOOTH)
 constant_semantics(
     aten("std std.dim std.correction"),
-    singular("self", "it is not differentiable where all entries are equal", nonnegative=True),
+    singular("self", "it is not differentiable where all entries are equal", code="FX205", nonnegative=True),
 )
 constant_semantics(
     aten("std_mean std_mean.dim std_mean.correction"),
-    singular("self", "it is not differentiable where all entries are equal"),
+    singular("self", "it is not differentiable where all entries are equal", code="FX205"),
 )
 constant_semantics(aten("nansum nanmean nan_to_num"), discontinuous("it replaces values that are not finite"))

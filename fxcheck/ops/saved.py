@@ -118,6 +118,10 @@ class SavedFirst:
             return self.installed.scalar(op, arguments, operand, points, dtype)
         return found
 
+    def pick(self, op: str, dtype: str) -> str | None:
+        """As ``Measured.pick``."""
+        return self.saved.pick(op, dtype) or self.installed.pick(op, dtype)
+
     def chain(
         self, nodes: tuple[Node, ...], root: int, points: tuple[float, ...], dtype: str,
         constants: Mapping[int, float],

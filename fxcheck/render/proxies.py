@@ -14,6 +14,9 @@ ROW_HEADINGS = (
 )  # fmt: skip
 CHANGE_HEADINGS = ("op", "arguments", "operand", "dtype", "mode", "kink", "before", "after")
 
+_HOISTED = ("operand", "dtype", "device", "mode")
+"""Columns that go to the title when all their cells are the same."""
+
 
 def render_table(found: ProxyTable, form: str, *, width: int | None = None, color: bool = False) -> str:
     """A proxy table as ``rich``, ``json`` or ``markdown``."""
@@ -37,7 +40,9 @@ def render_changes(
 
 def _row(row: ProxyRow) -> list[str]:
     cells = {name: _cell(getattr(row, name)) for name in ROW_HEADINGS}
-    cells["tie"] = row.outcome if row.pick is not None else ""
+    cells["op"] = row.op.removeprefix("aten.").removesuffix(".default")
+    if row.pick is not None:
+        cells |= {"tie": row.outcome, "note": ""}
     return list(cells.values())
 
 
@@ -50,9 +55,11 @@ def _tabular(
         return "\n".join([f"## {title}", "", *(markdown.table(headings, lines) if lines else []), ""])
     from fxcheck.render import text
 
-    used = [i for i in range(len(headings)) if not lines or any(line[i] not in ("", "-") for line in lines)]
+    values = [{line[i] for line in lines} for i in range(len(headings))]
+    alike = [i for i, heading in enumerate(headings) if heading in _HOISTED and len(values[i]) == 1]
+    used = [i for i in range(len(headings)) if i not in alike and values[i] - {"", "-"}]
     console = text.new_console(width, color)
-    console.print(title)
+    console.print(", ".join([title, *(f"{headings[i]} {lines[0][i]}" for i in alike)]))
     if lines:
         console.print(text.table([headings[i] for i in used], [[line[i] for i in used] for line in lines]))
     return text.text_of(console)

@@ -23,7 +23,9 @@ _STYLES = {
     Verdict.UNCOVERED: "bold red",
 }
 
-_MIN_WIDTHS = {"layers": 17, "pre-activation": 14, "op": 16}
+_MIN_WIDTHS = {
+    "layers": 16, "pre-activation": 12, "bias": 6, "verdict": 9, "by": 2, "codes": 5, "op": 10, "arguments": 9,
+}  # fmt: skip
 """Columns that would otherwise be squeezed until their words break."""
 
 
@@ -82,7 +84,7 @@ def _report(console: Console, report: Report, all_layers: bool) -> None:
 
 def table(headings: Sequence[str], lines: Sequence[Sequence[str | Text]]) -> Table:
     """A plain table whose columns wrap instead of losing text."""
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, show_edge=False)
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for heading in headings:
         found.add_column(heading, overflow="fold", min_width=_MIN_WIDTHS.get(heading))
     for line in lines:
