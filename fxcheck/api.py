@@ -29,6 +29,7 @@ from fxcheck.records.report import Report
 from fxcheck.records.target_spec import TargetSpec
 from fxcheck.theory.classify import classify
 
+
 def analyze(
     model: nn.Module,
     args: Any,

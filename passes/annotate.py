@@ -149,9 +149,10 @@ def _inherited_bound(
     bounds = [lower.get(s, -math.inf) for s in sources]
     if not bounds:
         return -math.inf
-    if node.op.startswith(("aten.clamp_min.", "aten.clamp.")) and call.number("min") is not None:
+    floor = call.number("min") if node.op.startswith(("aten.clamp_min.", "aten.clamp.")) else None
+    if floor is not None:
         ceiling = call.number("max") if node.op.startswith("aten.clamp.") else None
-        return min(call.number("min"), math.inf if ceiling is None else ceiling)  # type: ignore[type-var]
+        return floor if ceiling is None else min(floor, ceiling)
     match facts.transfer:
         case Transfer.KEEP:
             return min(bounds)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from fxcheck.passes.annotate import Annotated
+
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.layer import Unit, UnitKind
 from fxcheck.records.semantics import Kind

@@ -7,13 +7,15 @@ piecewise-analytic rho of the pre-activation y. A node may be a function of seve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from fxcheck.ops import scalar
 from fxcheck.passes.annotate import Annotated
+
+from fxcheck.ops import scalar
 from fxcheck.records import piecewise
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.piecewise import Piecewise, polynomial
@@ -275,7 +277,7 @@ class _Chains:
         """The pre-activation of an essential node: the earliest one with an exact form, else the earliest."""
         roots = sorted(self.essential.get(node, ()))
         exact = [r for r in roots if self.forms[node][r].exact is not None]
-        return (exact or roots or [None])[0]
+        return next(iter(exact or roots), None)
 
     def leaves_chain(self, node: int, root: int) -> bool:
         """Some use of the node's value is not absorbed into another essential node of the same root."""
@@ -339,7 +341,8 @@ class _Chains:
         variants = [fixed]
         for name, slopes in _TRAINABLE_SLOPES.get(node.op, {}).items():
             variants = [{**fixed, name: s} for s in slopes]
-        results = [self.proxies.scalar(node.op, v, operand, facts.kinks, dtype) for v in variants]
+        kinks = tuple(k for k in facts.kinks if abs(k) != math.inf)
+        results = [self.proxies.scalar(node.op, v, operand, kinks, dtype) for v in variants]
         if any(r is None for r in results):
             return None
         weights = {tuple(p.weight for p in r or ()) for r in results}

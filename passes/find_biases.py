@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any
 
 from fxcheck.passes.annotate import Annotated
+
 from fxcheck.records.bias import EntryClass, Push
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.semantics import Kind, Transfer

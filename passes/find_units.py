@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxcheck.passes.annotate import Annotated
 from fxcheck.passes.find_activations import Activation, Activations, ProxySource
+
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.layer import Unit, UnitKind
+from fxcheck.records.proxy import Proxy
 from fxcheck.records.semantics import Kind, MaxPick
 
 _FINDINGS = {Kind.UNKNOWN: "FX606", Kind.DISCONTINUOUS: "FX401", Kind.BREAKING: "FX501"}
 _KINKED = frozenset({Kind.KINKED, Kind.MAX, Kind.ORDER_STATISTIC, Kind.SINGULAR, Kind.SHARED_WEIGHTS})
+_SIZE_FROM_VALUES = ("nonzero", "argwhere", "masked_select", "unique", "_unique", "bincount")
 _POSITIVE_CLAMPS = ("aten.clamp_min.", "aten.clamp.", "aten.clip.")
 _HINTS = {
     "FX401": "Replace it by a continuous function, or take it out of the part of the model that is trained.",
@@ -89,7 +93,8 @@ class _Finder:
             case Kind.SHARED_WEIGHTS:
                 return self._plain(node, UnitKind.RECURRENT, inputs)
             case Kind.SINGULAR if not self._point_is_clamped_away(node):
-                return self._plain(node, UnitKind.SINGULAR, inputs)
+                unit = self._plain(node, UnitKind.SINGULAR, inputs)
+                return self._infinite_slope(unit) if self._rests_on_its_point(node) else unit
         return None
 
     def _is_one_hot(self, node: Node, inputs: tuple[int, ...]) -> bool:
@@ -108,17 +113,38 @@ class _Finder:
     def _max_with_constant(self, node: Node, operand: int) -> Unit | None:
         """max(y, c) with constant entries c: rho has its kink where y = c, with the same proxies for every c."""
         name = next(n for n, v in node.arguments.items() if isinstance(v, Ref) and v.id == operand)
-        others = {n: 0.0 if isinstance(v, Ref) else v for n, v in node.arguments.items() if n != name}
-        same_shape = self.graph.nodes[operand].shape == node.shape
         bounds = [n for n, v in node.arguments.items() if isinstance(v, Ref) and n != name]
-        if not same_shape or len(bounds) != 1:
+        if self.graph.nodes[operand].shape != node.shape or not 1 <= len(bounds) <= 2:
             return self._plain(node, UnitKind.SPLIT_MAX, (operand,))
-        points = self.proxies.scalar(node.op, others, name, (0.0,), self.graph.nodes[operand].dtype or "float32")
+        stand_ins = dict(zip(bounds, (0.0,) if len(bounds) == 1 else (-1.0, 1.0), strict=True))
+        others = {n: stand_ins.get(n, v) for n, v in node.arguments.items() if n != name}
+        kinks = tuple(sorted(stand_ins.values()))
+        points = self.proxies.scalar(node.op, others, name, kinks, self.graph.nodes[operand].dtype or "float32")
         return Unit(
             0, UnitKind.ACTIVATION, node.id, (operand,), (node.id,), node.op.split(".")[1], origin=node.origin,
             member_names=self._names((node.id,)), points=points or (), nondecreasing=True,
             note="" if points else "its derivative at the kinks could not be measured",
         )  # fmt: skip
+
+    def _rests_on_its_point(self, node: Node) -> bool:
+        """A root of an activation's output, as sqrt(relu(x)): 0 is not a thin set, and the slope there is infinite."""
+        if node.op.split(".")[1] not in ("sqrt", "pow"):
+            return False
+        activations = {a.node for a in self.activations.found}
+        stack, seen = list(self.graph.inputs_of[node.id]), set()
+        while stack:
+            current = stack.pop()
+            if current in activations:
+                return True
+            simple = self.facts.semantics[current].elementwise or self.facts.semantics[current].kind is Kind.STRUCTURAL
+            if simple and self.facts.depends[current] and current not in seen:
+                seen.add(current)
+                stack.extend(self.graph.inputs_of[current])
+        return False
+
+    def _infinite_slope(self, unit: Unit) -> Unit:
+        point = Proxy(0.0, math.nan, math.nan, math.inf, None, False)
+        return replace(unit, kind=UnitKind.ACTIVATION, points=(point,), note="")
 
     def _point_is_clamped_away(self, node: Node) -> bool:
         """A norm used only under clamp(min > 0), as in normalize: where it is 0 its value does not matter."""
@@ -149,6 +175,8 @@ class _Finder:
         return [d for (code, op), nodes in found.items() for d in self._diagnostics(code, op, nodes)]
 
     def _finding(self, node: Node) -> str:
+        if self._sets_a_size(node):
+            return "FX404"
         if not self.facts.matters(node.id) or node.id in self.activations.handled:
             return ""
         semantics = self.facts.semantics[node.id]
@@ -159,6 +187,17 @@ class _Finder:
         return semantics.singular_code if semantics.kind in _FINDINGS and semantics.singular_code else _FINDINGS.get(
             semantics.kind, ""
         )
+
+    def _sets_a_size(self, node: Node) -> bool:
+        """The number of entries depends on trainable values: it counts even where only the size is used."""
+        if not self.facts.depends[node.id] or node.id not in self.graph.live:
+            return False
+        masks = node.arguments.get("indices")
+        by_mask = isinstance(masks, tuple) and any(
+            isinstance(m, Ref) and self.facts.depends[m.id] and self.graph.nodes[m.id].dtype == "bool" for m in masks
+        )
+        base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+        return (base == "index" and by_mask) or base.startswith(_SIZE_FROM_VALUES)
 
     def _leaves_no_grad(self, node: Node) -> bool:
         """The last node of a no_grad region on its path: used where gradients are recorded, or an output."""

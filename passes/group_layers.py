@@ -14,6 +14,7 @@ from functools import reduce
 
 from fxcheck.passes.annotate import Annotated
 from fxcheck.passes.find_biases import find_biases
+
 from fxcheck.records.bias import EntryClass
 from fxcheck.records.layer import Group, Unit, UnitKind
 from fxcheck.records.semantics import Kind, Transfer
@@ -137,7 +138,7 @@ class _Grouping:
             return False
         for other in feeders:
             mask = self.group_of[other.index]
-            if mask != left and (self._before_group(mask) & left or mask == right and self._before_group(left) & mask):
+            if mask != left and (self._before_group(mask) & left or (mask == right and self._before_group(left) & mask)):
                 return False
             if mask == right and self._tau_between(left, other):
                 return False

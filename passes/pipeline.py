@@ -7,6 +7,7 @@ from fxcheck.passes.describe_layers import describe_layers
 from fxcheck.passes.find_activations import ProxySource, find_activations
 from fxcheck.passes.find_units import find_units
 from fxcheck.passes.group_layers import group_layers
+
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Graph
 from fxcheck.records.layer import Structured

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import logging
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,7 +205,7 @@ def _holds_for_every_batch(program: ExportedProgram) -> bool:
     if first is None or first.dim() == 0 or not isinstance(first.shape[0], torch.SymInt):
         return False
     bounds = program.range_constraints.get(first.shape[0].node.expr)
-    unbounded = bounds is not None and bounds.lower <= 2 and bounds.upper > 2**62
+    unbounded = bounds is not None and bool(bounds.lower <= 2) and bool(bounds.upper > 2**62)
     return unbounded and getattr(program, "_guards_code", None) == []
 
 
@@ -327,11 +328,11 @@ def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's warnings and logs out of the user's way while capturing."""
+    """Keep torch's warnings, logs and dumps of graphs, and the forward's prints, out of the way while capturing."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

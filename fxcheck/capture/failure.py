@@ -30,7 +30,7 @@ def explain_failure(error: Exception) -> CaptureError:
     text = f"{type(error).__name__}: {error}"
     line = _where(error)
     place = f" at {line}" if line else ""
-    own = f"{type(error).__name__}: {_first_line(str(error))}"
+    own = f"{type(error).__name__}: {_first_line(_message(error))}"
     for signs, code, cause, hint in _CAUSES:
         if any(sign in text for sign in signs):
             return CaptureError(f"torch.export cannot capture the model{place}: {cause} ({own})", code=code, hint=hint)
@@ -38,6 +38,12 @@ def explain_failure(error: Exception) -> CaptureError:
         f"the model's forward raised{place} while torch.export ran it on fake tensors: {own}",
         hint="check the example inputs (--input SHAPE[:dtype]) and that the model runs on them",
     )
+
+
+def _message(error: BaseException) -> str:
+    """The exception's text, or that of the one it replaced when it has none."""
+    earlier = error.__cause__ or error.__context__
+    return str(error) or (_message(earlier) if earlier is not None else "")
 
 
 def _first_line(text: str) -> str:

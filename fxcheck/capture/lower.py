@@ -468,7 +468,7 @@ def _is_known(value: Any) -> bool:
 
 
 def _holds_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or isinstance(value, (list, tuple)) and any(map(_holds_tensor, value))
+    return isinstance(value, torch.Tensor) or (isinstance(value, (list, tuple)) and any(map(_holds_tensor, value)))
 
 
 def _size(value: Any) -> int:

@@ -208,7 +208,7 @@ def _required(cls: Callable[..., Any]) -> list[str]:
 
 def _public_models(namespace: ModuleType) -> list[str]:
     names = [n for n, v in vars(namespace).items() if not n.startswith("_")
-             and (isinstance(v, nn.Module) or isinstance(v, type) and issubclass(v, nn.Module) or n in _FACTORIES)]  # fmt: skip
+             and (isinstance(v, nn.Module) or (isinstance(v, type) and issubclass(v, nn.Module)) or n in _FACTORIES)]  # fmt: skip
     return names[:12]
 
 

@@ -63,5 +63,7 @@ def divide(call: Call) -> OpSemantics:
 
 
 constant_semantics(aten("addcmul lerp.Scalar lerp.Tensor"), LOST)
+constant_semantics(aten("cross linalg_cross diff"), OpSemantics(Kind.LINEAR))
+constant_semantics(aten("glu"), OpSemantics(Kind.SMOOTH))
 constant_semantics(aten("addcdiv"), OpSemantics(Kind.SMOOTH, elementwise=True))
 constant_semantics(aten("positive"), OpSemantics(Kind.STRUCTURAL, Transfer.KEEP, elementwise=True))

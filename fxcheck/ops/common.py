@@ -39,7 +39,7 @@ def breaking(code: str, note: str, transfer: Transfer = Transfer.LOST) -> OpSema
 
 
 def singular(
-    operand: str, note: str, *, code: str = "FX402", nonnegative: bool = False, elementwise: bool = False
+    operand: str, note: str, *, code: str = "FX205", nonnegative: bool = False, elementwise: bool = False
 ) -> OpSemantics:
     """An operator that is analytic off a thin set of values of ``operand``."""
     return OpSemantics(

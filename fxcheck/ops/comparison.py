@@ -25,19 +25,23 @@ constant_semantics(
         " ".join(
             f"{name}.{overload}"
             for name in (
-                "eq", "ne", "lt", "le", "gt", "ge", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
+                "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal",
             )
-            if name != "equal"
             for overload in ("Tensor", "Scalar")
         )
     ),
     _COMPARED,
 )  # fmt: skip
 constant_semantics(
-    aten("isnan isinf isfinite isposinf isneginf isreal isclose isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
+    aten(
+        "isnan isinf isfinite isposinf isneginf isreal isclose isin.Tensor_Tensor isin.Tensor_Scalar "
+        "isin.Scalar_Tensor"
+    ),
     _COMPARED,
 )
-constant_semantics(aten("equal allclose is_nonzero count_nonzero count_nonzero.dim_IntList"), discontinuous("a comparison"))
+constant_semantics(
+    aten("equal allclose is_nonzero count_nonzero count_nonzero.dim_IntList"), discontinuous("a comparison")
+)
 constant_semantics(
     aten(
         "logical_and logical_or logical_xor logical_not bitwise_and.Tensor bitwise_and.Scalar bitwise_or.Tensor "
@@ -50,9 +54,9 @@ constant_semantics(
 constant_semantics(aten("any any.dim any.dims all all.dim all.dims"), discontinuous("logic on truth values"))
 constant_semantics(
     aten(
-        "argmax argmin argsort argsort.stable bucketize.Tensor bucketize.Scalar searchsorted.Tensor searchsorted.Scalar "
-        "one_hot nonzero nonzero_static nonzero_numpy argwhere where unique_consecutive unique_dim _unique _unique2 "
-        "bincount histc gcd lcm"
+        "argmax argmin argsort argsort.stable bucketize.Tensor bucketize.Scalar searchsorted.Tensor "
+        "searchsorted.Scalar one_hot nonzero nonzero_static nonzero_numpy argwhere where unique_consecutive unique_dim "
+        "_unique _unique2 bincount histc gcd lcm"
     ),
     _CHOSEN,
 )

@@ -27,12 +27,12 @@ constant_semantics(
 
 @semantics_for(
     *aten(
-        "zeros ones empty.memory_format empty_strided empty_permuted eye eye.m arange arange.start arange.start_step range "
-        "range.step linspace linspace.Tensor_Tensor linspace.Tensor_Scalar linspace.Scalar_Tensor logspace tril_indices "
-        "triu_indices hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window "
-        "blackman_window.periodic bartlett_window kaiser_window kaiser_window.periodic kaiser_window.beta rand "
-        "rand.generator randn randn.generator randint randint.low randint.generator randint.low_generator randperm "
-        "randperm.generator"
+        "zeros ones empty.memory_format empty_strided empty_permuted eye eye.m arange arange.start arange.start_step "
+        "range range.step linspace linspace.Tensor_Tensor linspace.Tensor_Scalar linspace.Scalar_Tensor logspace "
+        "tril_indices triu_indices hann_window hann_window.periodic hamming_window hamming_window.periodic "
+        "blackman_window blackman_window.periodic bartlett_window kaiser_window kaiser_window.periodic "
+        "kaiser_window.beta rand rand.generator randn randn.generator randint randint.low randint.generator "
+        "randint.low_generator randperm randperm.generator"
     )
 )
 def factory(call: Call) -> OpSemantics:

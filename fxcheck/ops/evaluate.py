@@ -28,12 +28,15 @@ def apply_overload(op: str, arguments: Mapping[str, Any], like: Tensor) -> Any:
         like: gives the shape, dtype and device of tensors made from numbers.
     """
     function = overload(op)
-    positional, named = [], {}
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    skipped = False
     for argument in function._schema.arguments:
         if argument.name not in arguments:
+            skipped = True
             continue
         value = _as_schema_wants(arguments[argument.name], str(argument.type), like)
-        if argument.kwarg_only:
+        if argument.kwarg_only or skipped:
             named[argument.name] = value
         else:
             positional.append(value)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fxcheck.ops.common import CONSTANT, KEEP, LINEAR, PAD, all_constant, aten, breaking, discontinuous, refs_of, unknown
+from fxcheck.ops.common import (
+    CONSTANT,
+    KEEP,
+    LINEAR,
+    PAD,
+    all_constant,
+    aten,
+    breaking,
+    discontinuous,
+    refs_of,
+    unknown,
+)
 from fxcheck.ops.registry import constant_semantics, semantics_for
 from fxcheck.records.graph import Ref
 from fxcheck.records.semantics import Call, Kind, OpSemantics
@@ -19,7 +30,8 @@ def _moved(elementwise: bool = False) -> OpSemantics:
 
 @semantics_for(
     *aten(
-        "gather index_select index.Tensor index.Tensor_hacked_twin _unsafe_index.Tensor take take_along_dim masked_select"
+        "gather index_select index.Tensor index.Tensor_hacked_twin _unsafe_index.Tensor take take_along_dim "
+        "masked_select"
     )
 )
 def read(call: Call) -> OpSemantics:

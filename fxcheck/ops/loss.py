@@ -25,9 +25,10 @@ def nll_loss(call: Call) -> OpSemantics:
     return OpSemantics(Kind.LINEAR)
 
 
-@semantics_for(*aten("binary_cross_entropy"))
-def binary_cross_entropy(call: Call) -> OpSemantics:
-    return singular("self", "its logarithms are clamped but their derivative is not; use the form with logits")
+constant_semantics(
+    aten("binary_cross_entropy"),
+    breaking("FX507", "its backward clamps differently near 0 and 1; use binary_cross_entropy_with_logits"),
+)
 
 
 def _elementwise(call: Call, target: str = "target") -> float | None:
@@ -77,7 +78,7 @@ constant_semantics(
 def kl_div(call: Call) -> OpSemantics:
     if call.is_constant("target") or call.arg("log_target"):
         return SMOOTH
-    return singular("target", "t log t has an infinite slope at 0")
+    return singular("target", "t log t has an infinite slope at 0", code="FX205")
 
 
 @semantics_for(*aten("poisson_nll_loss"))

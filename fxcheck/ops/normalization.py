@@ -15,7 +15,7 @@ def _normalised(call: Call, name: str, axis: int, uses_batch: bool = True) -> Op
     eps = call.arg("eps")
     safe = not uses_batch or (eps is None and name == "rms_norm") or (isinstance(eps, (int, float)) and eps > 0)
     if not safe:
-        return replace(singular("input", "eps is not positive, so equal entries divide by 0", code="FX205"), normalisation=name)
+        return replace(singular("input", "eps <= 0: equal entries divide by 0", code="FX205"), normalisation=name)
     return replace(affine(call, axis, kind=Kind.SMOOTH), normalisation=name)
 
 

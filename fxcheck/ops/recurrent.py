@@ -7,7 +7,8 @@ from fxcheck.ops.registry import constant_semantics
 from fxcheck.records.semantics import Kind, OpSemantics
 
 constant_semantics(
-    aten("lstm.input lstm.data gru.input gru.data rnn_tanh.input rnn_tanh.data lstm_cell gru_cell rnn_tanh_cell"), SMOOTH
+    aten("lstm.input lstm.data gru.input gru.data rnn_tanh.input rnn_tanh.data lstm_cell gru_cell rnn_tanh_cell"),
+    SMOOTH,
 )
 constant_semantics(
     aten("rnn_relu.input rnn_relu.data"),

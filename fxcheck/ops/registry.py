@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from fxcheck.records.graph import refs_in
 from fxcheck.records.semantics import Call, Kind, OpSemantics
 
 Rule = Callable[[Call], OpSemantics]
@@ -56,4 +57,23 @@ def lookup(call: Call) -> OpSemantics:
     entry = _RULES.get(call.op) or _RULES.get(out_of_place(call.op))
     if entry is None:
         return OpSemantics(Kind.UNKNOWN, note=f"{call.op} is not in the operator table")
-    return entry[0](call)
+    found = entry[0](call)
+    return _over_complex(found) if _touches_complex(call) else found
+
+
+_ANY_NUMBERS = (Kind.CONSTANT, Kind.DISCONTINUOUS, Kind.BREAKING, Kind.UNKNOWN)
+_REAL_LINEAR = (Kind.LINEAR, Kind.STRUCTURAL)
+
+
+def _touches_complex(call: Call) -> bool:
+    dtypes = [call.dtype, *(call.dtypes.get(r) for r in refs_in(dict(call.arguments)))]
+    return any((dtype or "").startswith("complex") for dtype in dtypes)
+
+
+def _over_complex(found: OpSemantics) -> OpSemantics:
+    """Facts are about real numbers: of complex ones only linearity survives (log, sqrt and powers have branch cuts)."""
+    if found.kind in _ANY_NUMBERS:
+        return found
+    if found.kind in _REAL_LINEAR:
+        return OpSemantics(found.kind, note=found.note)
+    return OpSemantics(Kind.UNKNOWN, note="its operand is complex")

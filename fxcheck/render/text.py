@@ -24,7 +24,7 @@ _STYLES = {
 }
 
 _MIN_WIDTHS = {
-    "layers": 16, "pre-activation": 12, "bias": 6, "verdict": 9, "by": 2, "codes": 5, "op": 10, "arguments": 9,
+    "bias": 6, "verdict": 9, "by": 2, "codes": 5, "op": 10, "arguments": 9,
 }  # fmt: skip
 """Columns that would otherwise be squeezed until their words break."""
 

@@ -25,6 +25,8 @@ def run(graph: Graph, captured: Captured, inputs: tuple[torch.Tensor, ...]) -> l
             values.append(next(given).clone())
         elif node.op in ("fxcheck.parameter", "fxcheck.buffer", "fxcheck.constant"):
             values.append(leaves[node.arguments["name"]].clone())
+        elif node.id not in graph.live:
+            values.append(None)
         else:
             values.append(_evaluate(graph, node, values))
     return [values[i] for i in graph.outputs]

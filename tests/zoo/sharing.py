@@ -7,7 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.zoo.case import (
-    CERTIFIED, NOT_CERTIFIED, RUNTIME, SMOOTH, UNCOVERED, Case, Of, dense, image, of, pair, sequence, stack, unbiased,
+    CERTIFIED,
+    NOT_CERTIFIED,
+    RUNTIME,
+    SMOOTH,
+    UNCOVERED,
+    Case,
+    Of,
+    dense,
+    image,
+    of,
+    pair,
+    sequence,
+    stack,
+    unbiased,
 )  # fmt: skip
 
 relu = torch.relu

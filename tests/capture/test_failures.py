@@ -1,0 +1,99 @@
+"""What cannot be captured: one message with the model's own exception, the user's line and a way out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fxcheck.capture.export import capture
+from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
+
+
+class Model(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.body = body
+
+    def forward(self, x):
+        return self.body(self.linear(x))
+
+
+def _refusal(body, x=None) -> FxcheckError:
+    with pytest.raises(FxcheckError) as caught:
+        capture(Model(body), (torch.zeros(3, 4) if x is None else x,))
+    return caught.value
+
+
+def _raises(y):
+    raise KeyError("no such layer")
+
+
+def test_the_models_own_exception_is_named_with_its_line() -> None:
+    error = _refusal(_raises)
+    assert error.code == "FX601"
+    assert "KeyError: 'no such layer'" in str(error)
+    assert "test_failures.py:" in str(error)
+    assert error.hint
+
+
+def test_a_wrong_input_shape_is_reported_as_the_model_reports_it() -> None:
+    error = _refusal(lambda y: y, torch.zeros(3, 5))
+    assert error.code == "FX601"
+    assert "--input" in error.hint
+
+
+@pytest.mark.parametrize(
+    "body",
+    [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y],
+)
+def test_control_flow_on_values_says_so(body) -> None:
+    error = _refusal(body)
+    assert error.code == "FX602"
+    assert "test_failures.py:" in str(error)
+    assert "torch.where" in error.hint
+
+
+def test_numpy_on_an_activation_is_refused() -> None:
+    error = _refusal(lambda y: y + torch.from_numpy(y.detach().numpy() * 2))
+    assert isinstance(error, CaptureError)
+
+
+def test_non_finite_weights_are_an_error_that_names_them() -> None:
+    model = Model(lambda y: y)
+    with torch.no_grad():
+        model.linear.bias[1] = float("inf")
+    with pytest.raises(FxcheckError, match=r"linear\.bias") as caught:
+        capture(model, (torch.zeros(3, 4),))
+    assert not isinstance(caught.value, CaptureError)
+
+
+def test_complex_and_integer_outputs_have_no_gradient_to_check() -> None:
+    assert "complex" in str(_refusal(lambda y: torch.complex(y, y)))
+    assert "int64" in str(_refusal(lambda y: y.argmax(1)))
+    assert "no tensor" in str(_refusal(lambda y: None))
+
+
+def test_lazy_parameters_and_scripted_modules_are_named() -> None:
+    with pytest.raises(InputError, match="lazy"):
+        capture(nn.LazyLinear(4), (torch.zeros(3, 4),))
+    with pytest.raises(CaptureError, match="TorchScript"), pytest.warns(FutureWarning):
+        capture(torch.jit.script(nn.Linear(4, 4)), (torch.zeros(3, 4),))
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match="sideways"):
+        capture(nn.Linear(4, 4), (torch.zeros(3, 4),), mode="sideways")
+
+
+def test_a_model_without_parameters_is_captured() -> None:
+    captured = capture(nn.ReLU(), (torch.zeros(3, 4),))
+    assert not captured.parameters
+
+
+def test_nothing_is_printed_or_logged_while_capturing(capfd, caplog) -> None:
+    _refusal(lambda y: y if y.sum() > 0 else -y)
+    capture(Model(lambda y: y), (torch.zeros(3, 4),))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")

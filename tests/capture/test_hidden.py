@@ -1,0 +1,261 @@
+"""What a captured graph does not show: custom Functions, hooks, .data, checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from fxcheck.capture.export import capture
+from fxcheck.capture.lower import lower
+from fxcheck.errors import CaptureError
+from fxcheck.records.graph import Graph
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Reversed(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+bound_when_imported = StraightThrough.apply
+
+
+class Model(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.body = body
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+def _capture(body):
+    return capture(Model(body), (torch.zeros(3, 4),))
+
+
+def _codes(body) -> list[str]:
+    return [d.code for d in _capture(body).hidden]
+
+
+def _graph(body) -> Graph:
+    return lower(_capture(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda m, x: StraightThrough.apply(m.linear(x)),
+        lambda m, x: bound_when_imported(m.linear(x)),
+        lambda m, x: Reversed.apply(m.linear(x)),
+        lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=True),
+        lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=False),
+    ],
+)
+def test_a_custom_function_on_a_path_of_gradients_is_recorded(body) -> None:
+    assert _codes(body) == ["FX502"]
+
+
+def test_the_diagnostic_of_a_custom_function_names_it_and_the_users_line() -> None:
+    diagnostic = _capture(lambda m, x: bound_when_imported(m.linear(x))).hidden[0]
+    assert "StraightThrough" in diagnostic.message
+    assert "test_hidden.py:" in diagnostic.location
+
+
+def test_a_custom_function_under_vmap_is_refused() -> None:
+    with pytest.raises(CaptureError, match="vmap"):
+        _capture(lambda m, x: torch.vmap(Reversed.apply)(m.linear(x)))
+
+
+def test_a_custom_function_of_constants_is_not_recorded() -> None:
+    assert _codes(lambda m, x: m.linear(StraightThrough.apply(x))) == []
+
+
+def test_watching_ends_with_the_capture() -> None:
+    before = torch.Tensor.__dict__.get("data"), torch.Tensor.register_hook
+    _codes(lambda m, x: StraightThrough.apply(m.linear(x)))
+    assert (torch.Tensor.__dict__.get("data"), torch.Tensor.register_hook) == before
+    assert "__init__" not in torch.autograd.function.BackwardCFunction.__dict__
+
+
+def test_hooks_on_modules_parameters_and_tensors_are_recorded() -> None:
+    def hooked(m, x):
+        y = m.linear(x)
+        y.register_hook(lambda g: 2 * g)
+        return y
+
+    on_module, on_parameter, after_accumulation = (Model(lambda m, x: m.linear(x)) for _ in range(3))
+    on_module.linear.register_full_backward_hook(lambda m, gi, go: None)
+    on_parameter.linear.weight.register_hook(lambda g: -g)
+    after_accumulation.linear.bias.register_post_accumulate_grad_hook(lambda p: None)
+    assert _codes(hooked) == ["FX505"]
+    for model in (on_module, on_parameter, after_accumulation):
+        assert [d.code for d in capture(model, (torch.zeros(3, 4),)).hidden] == ["FX505"]
+
+
+def test_forward_hooks_are_traced_and_are_no_finding() -> None:
+    model = Model(lambda m, x: m.linear(x))
+    model.linear.register_forward_hook(lambda m, inputs, output: output.relu())
+    captured = capture(model, (torch.zeros(3, 4),))
+    assert captured.hidden == ()
+    assert "aten.relu.default" in {n.op for n in lower(captured).nodes}
+
+
+def test_hooks_of_a_loss_module_are_recorded() -> None:
+    loss = nn.MSELoss()
+    loss.register_full_backward_hook(lambda m, gi, go: None)
+    captured = capture(Model(lambda m, x: m.linear(x)), (torch.zeros(3, 4),), loss=loss, target=torch.zeros(3, 4))
+    assert [d.code for d in captured.hidden] == ["FX505"]
+
+
+def test_hooks_on_saved_tensors_are_recorded() -> None:
+    def lossy(m, x):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.half(), lambda t: t.float()):
+            return m.linear(x).exp()
+
+    assert _codes(lossy) == ["FX505"]
+
+
+def test_both_forms_of_checkpointing_are_the_plain_computation() -> None:
+    for reentrant in (True, False):
+        graph = _graph(lambda m, x, r=reentrant: checkpoint(lambda t: t.relu(), m.linear(x), use_reentrant=r))
+        relu = next(n for n in graph.nodes if n.op == "aten.relu.default")
+        assert relu.grad_enabled
+        assert relu.id in graph.outputs
+
+
+def test_reentrant_checkpointing_of_inputs_without_gradients_records_nothing() -> None:
+    graph = _graph(lambda m, x: checkpoint(m.linear, x, use_reentrant=True) + m.linear.bias)
+    assert not next(n for n in graph.nodes if n.op == "aten.linear.default").grad_enabled
+
+
+def test_data_of_an_activation_is_a_detached_value_in_the_graph() -> None:
+    graph = _graph(lambda m, x: m.linear(x).data * x)
+    assert "aten.detach.default" in {graph.nodes[i].op for i in graph.live}
+
+
+def test_clamping_the_data_of_a_parameter_is_seen_by_the_layer_that_uses_it() -> None:
+    def clipped(m, x):
+        m.linear.weight.data.clamp_(-1, 1)
+        return m.linear(x)
+
+    graph = _graph(clipped)
+    assert {"aten.clamp.default", "aten.detach.default"} <= {graph.nodes[i].op for i in graph.live}
+
+
+def test_assigning_data_in_the_forward_is_refused() -> None:
+    def assigned(m, x):
+        y = m.linear(x)
+        y.data = y.detach().relu()
+        return y
+
+    with pytest.raises(CaptureError, match=r"assigns \.data") as caught:
+        _capture(assigned)
+    assert caught.value.code == "FX604"
+
+
+def test_a_no_grad_region_is_inlined_and_marked() -> None:
+    def body(m, x):
+        y = m.linear(x)
+        with torch.no_grad():
+            z = y.relu()
+            with torch.enable_grad():
+                w = y.tanh()
+        return y + z + w
+
+    marks = {n.op: n.grad_enabled for n in _graph(body).nodes if n.op.startswith("aten.")}
+    assert marks["aten.relu.default"] is False
+    assert marks["aten.tanh.default"] is True
+    assert marks["aten.add.Tensor"] is True
+
+
+def test_a_mutation_inside_a_no_grad_region_reaches_the_tensor_outside() -> None:
+    def body(m, x):
+        y = m.linear(x)
+        with torch.no_grad():
+            y.relu_()
+        return y * 1
+
+    graph = _graph(body)
+    relu = next(n for n in graph.nodes if n.op == "aten.relu.default")
+    assert relu.id in graph.live
+    assert not relu.grad_enabled
+
+
+def test_an_autocast_region_is_inlined_with_its_dtypes() -> None:
+    def body(m, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return m.linear(x).relu()
+
+    relu = next(n for n in _graph(body).nodes if n.op == "aten.relu.default")
+    assert relu.dtype == "bfloat16"
+    assert relu.grad_enabled
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda y: y.sum().item(),
+        lambda y: y.sum().item() * 2 + 1,
+        lambda y: (y > 0).nonzero().shape[0],
+        lambda y: (y > 0).sum().item(),
+        lambda y: max(int((y > 0).sum().item()), 1),
+    ],
+)
+def test_a_number_read_from_an_activation_stays_connected_to_it(number) -> None:
+    try:
+        graph = _graph(lambda m, x: x * number(m.linear(x)))
+    except CaptureError as refused:
+        assert refused.code == "FX602"
+        return
+    assert any(graph.nodes[i].op == "aten.linear.default" for i in graph.live)
+
+
+def test_a_buffer_that_shares_memory_with_a_parameter_is_that_parameter_detached() -> None:
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.register_buffer("copy", self.linear.weight.detach())
+            self.half = self.linear.bias.detach()[2:]
+            self.register_buffer("own", torch.zeros(4, 4))
+
+        def forward(self, x):
+            return x @ self.copy + x[:, :1] * self.half.sum() + x @ self.own
+
+    graph = lower(capture(Shared(), (torch.zeros(3, 4),)))
+    assert sum(n.op == "aten.detach.default" for n in graph.nodes) == 2
+    assert [n.arguments["name"] for n in graph.nodes if n.op == "fxcheck.buffer"] == ["own"]
+
+
+def test_control_flow_operators_are_opaque_and_read_everything_they_capture() -> None:
+    def body(m, x):
+        y = m.linear(x)
+        return torch.cond(x.sum() > 0, lambda t: t.relu() + y, lambda t: -t, (x,))
+
+    graph = _graph(body)
+    node = next(n for n in graph.nodes if n.op == "higher_order.cond")
+    assert node.id in graph.live
+    assert any(n.op == "aten.linear.default" and n.id in graph.live for n in graph.nodes)
