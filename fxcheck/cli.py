@@ -99,8 +99,19 @@ def _unexpected(error: Exception) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"fxcheck {fxcheck.__version__}\n")
+        python = ".".join(map(str, sys.version_info[:3]))
+        sys.stdout.write(f"fxcheck {fxcheck.__version__} (torch {_version_of('torch')}, Python {python})\n")
         raise typer.Exit
+
+
+def _version_of(distribution: str) -> str:
+    """The installed version, read from the metadata without an import."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @app.callback()
@@ -294,11 +305,15 @@ def _quiet(debug: bool) -> Iterator[None]:
     import logging
     import warnings
 
+    before = logging.root.manager.disable
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not debug:
             warnings.simplefilter("ignore")
-            logging.getLogger("torch").setLevel(logging.ERROR)
-        yield
+            logging.disable(logging.WARNING)  # torch gives its loggers levels and handlers while it is imported
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _write(document: str, path: str | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from fxcheck.passes.annotate import Annotated
 
 from fxcheck.records.bias import EntryClass, Push
-from fxcheck.records.graph import Node, Ref
+from fxcheck.records.graph import Node, Ref, refs_in
 from fxcheck.records.semantics import Kind, Transfer
 
 _MAX_CLASSES = 24
@@ -122,10 +122,24 @@ class _Interpreter:
         total = sum(self.facts.graph.nodes[s].numel for s in tensors) or 1
         grows = 1.0 if node.op == "fxcheck.getitem" else max(1.0, node.numel / total)
         ratio = math.inf if _may_repeat(node.op) else grows
-        out = [_map(c, lambda push: push.spread(ratio)) for s in self._varying_inputs(node) for c in self.of(s)]
+        read = list(refs_in(dict(node.arguments)))  # a tensor that is read twice reaches twice as far
+        reach = self._reach_of([s for s in read if self.facts.depends[s]])
+        out = [_with_reach(c, reach, ratio) for s in self._varying_inputs(node) for c in self.of(s)]
         constants = [s for s in tensors if not self.facts.depends[s] and _gives_entries(node, self.facts.graph.nodes[s])]
         numbers = any(_is_number(node.arguments.get(name)) for name in _ENTRY_ARGUMENTS)
         return (*out, *([_CONSTANT] if constants or numbers else []))
+
+    def _reach_of(self, sources: list[int]) -> dict[int, float]:
+        """For each parameter, how many entries of all the sources together one of its entries reaches."""
+        total: dict[int, float] = {}
+        for source in sources:
+            here: dict[int, float] = {}
+            for c in self.of(source):
+                for p, push in c.pushes.items():
+                    here[p] = max(here.get(p, 0.0), push.reach)
+            for p, reach in here.items():
+                total[p] = total.get(p, 0.0) + reach
+        return total
 
     def _operand(self, node: Node, name: str) -> tuple[Classes, float | None]:
         """Classes of an operand broadcast to the node's shape, and its value when it is a known constant."""
@@ -274,6 +288,11 @@ def _is_number(value: Any) -> bool:
 
 def _map(c: EntryClass, change: Any) -> EntryClass:
     return EntryClass({p: change(push) for p, push in c.pushes.items()}, c.lost, c.varies)
+
+
+def _with_reach(c: EntryClass, reach: Mapping[int, float], ratio: float) -> EntryClass:
+    pushes = {p: Push(push.sign, push.coefficient, reach[p] * ratio) for p, push in c.pushes.items()}
+    return EntryClass(pushes, c.lost, c.varies)
 
 
 def _sum(a: EntryClass, b: EntryClass) -> EntryClass:

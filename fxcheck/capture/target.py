@@ -56,20 +56,24 @@ def load(target: str, arguments: Mapping[str, Any] | None = None, *, meta: bool 
     if target.endswith(".pt2"):
         return Loaded(target, None, _read_archive(target))
     where, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
+    with _at_home(where):
+        namespace = _namespace(target, where, attribute)
+        name, value = (attribute, _attribute(namespace, where, attribute)) if attribute else _choose(namespace, where)
+        module = _build(value, f"{where}:{name}", arguments, meta)
+        return Loaded(target, module, None, _example_inputs(namespace, where))
+
+
+def _namespace(target: str, where: str, attribute: str) -> ModuleType:
     if where.endswith(".py") or os.sep in where or Path(where).is_dir():
-        namespace = _import_file(where)
-    elif attribute:
-        namespace = _import_name(where)
-    elif Path(where).exists():
+        return _import_file(where)
+    if attribute:
+        return _import_name(where)
+    if Path(where).exists():
         raise TargetError(f"{where} is not a Python file or a .pt2 archive", hint="point at model.py or package.module:attribute")
-    else:
-        raise TargetError(
-            f"cannot tell what {target!r} is: no such file, and no package.module:attribute",
-            hint="fxcheck analyze path/model.py, or fxcheck analyze package.module:attribute",
-        )
-    name, value = (attribute, _attribute(namespace, where, attribute)) if attribute else _choose(namespace, where)
-    module = _build(value, f"{where}:{name}", arguments, meta)
-    return Loaded(target, module, None, _example_inputs(namespace, where))
+    raise TargetError(
+        f"cannot tell what {target!r} is: no such file, and no package.module:attribute",
+        hint="fxcheck analyze path/model.py, or fxcheck analyze package.module:attribute",
+    )
 
 
 def load_callable(text: str) -> Callable[..., Any]:
@@ -81,13 +85,14 @@ def load_callable(text: str) -> Callable[..., Any]:
     where, _, attribute = text.rpartition(":")
     if not where:
         raise TargetError(f"{text!r} is not package.module:attribute", hint="--loss torch.nn.functional:mse_loss")
-    namespace = _import_file(where) if where.endswith(".py") else _import_name(where)
-    value = _attribute(namespace, where, attribute)
-    if isinstance(value, type):
-        try:
-            value = value()
-        except Exception as error:
-            raise _user_error(f"building {text}", error) from error
+    with _at_home(where):
+        namespace = _import_file(where) if where.endswith(".py") else _import_name(where)
+        value = _attribute(namespace, where, attribute)
+        if isinstance(value, type):
+            try:
+                value = value()
+            except Exception as error:
+                raise _user_error(f"building {text}", error) from error
     if not callable(value):
         raise TargetError(f"{text} is a {type(value).__name__}, not a loss function", hint="name a function or nn.Module")
     return value
@@ -109,16 +114,15 @@ def _import_file(text: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     previous = sys.modules.get(name)
     sys.modules[name] = module
-    with _folder_on_path(path.resolve().parent):
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            _restore(name, previous)
-            raise _user_error(f"importing {text}", error) from error
-        except SystemExit as error:
-            _restore(name, previous)
-            raise TargetError(f"importing {text} ended the program (exit status {error.code})",
-                              hint="put the training loop under if __name__ == '__main__':") from error  # fmt: skip
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        _restore(name, previous)
+        raise _user_error(f"importing {text}", error) from error
+    except SystemExit as error:
+        _restore(name, previous)
+        raise TargetError(f"importing {text} ended the program (exit status {error.code})",
+                          hint="put the training loop under if __name__ == '__main__':") from error  # fmt: skip
     return module
 
 
@@ -130,29 +134,36 @@ def _restore(name: str, previous: ModuleType | None) -> None:
 
 
 @contextlib.contextmanager
-def _folder_on_path(folder: Path) -> Iterator[None]:
-    """Sibling imports work while the file is imported, as when Python runs it."""
-    entry = str(folder)
-    sys.path.insert(0, entry)
+def _at_home(where: str) -> Iterator[None]:
+    """Sibling imports work while a file is imported and its model built, as when Python runs the file.
+
+    They are forgotten afterwards: the next target's folder may hold other modules of the same names.
+    """
+    folder = Path(where).resolve().parent if where.endswith(".py") else Path.cwd()
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            sys.path.remove(entry)
+            sys.path.remove(str(folder))
+        for name in set(sys.modules) - known if where.endswith(".py") else ():
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent.is_relative_to(folder) and "site-packages" not in file:
+                del sys.modules[name]
 
 
 def _import_name(name: str) -> ModuleType:
-    with _folder_on_path(Path.cwd()):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            missing = error.name or name
-            if name == missing or name.startswith(missing + "."):
-                raise TargetError(f"no module named {missing!r} is installed here",
-                                  hint=f"install the package that provides {missing}, or check the spelling") from error  # fmt: skip
-            raise _user_error(f"importing {name}", error) from error
-        except Exception as error:
-            raise _user_error(f"importing {name}", error) from error
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(missing + "."):
+            raise TargetError(f"no module named {missing!r} is installed here",
+                              hint=f"install the package that provides {missing}, or check the spelling") from error  # fmt: skip
+        raise _user_error(f"importing {name}", error) from error
+    except Exception as error:
+        raise _user_error(f"importing {name}", error) from error
 
 
 def _attribute(namespace: ModuleType, where: str, attribute: str) -> Any:

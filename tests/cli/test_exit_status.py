@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import fxcheck
 from fxcheck import cli
 from fxcheck.errors import CaptureError, TargetError
 from fxcheck.records.finding import Verdict
@@ -174,3 +177,26 @@ def test_names_are_explained_in_any_letter_case(capsys: pytest.CaptureFixture[st
 def test_an_unknown_name_comes_with_close_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("explain", "FX110") == 2
     assert "FX101" in capsys.readouterr().err
+
+
+def test_the_version_names_torch_and_python(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert capsys.readouterr().out == f"fxcheck {fxcheck.__version__} (torch {version('torch')}, Python {python})\n"
+
+
+@pytest.mark.parametrize(("flags", "shown"), [([], False), (["--debug"], True)])
+def test_warnings_of_loggers_set_up_during_the_analysis_are_shown_only_when_debugging(
+    flags: list[str], shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(spec: TargetSpec) -> Report:
+        logger = logging.Logger("library", logging.NOTSET)
+        logger.addHandler(logging.StreamHandler(sys.stderr))
+        logger.manager = logging.root.manager
+        logger.warning("Traceback of the library")
+        return _answer(spec)
+
+    replace_analysis(monkeypatch, answer)
+    assert run("analyze", "smooth", *flags) == 0
+    assert ("Traceback of the library" in capsys.readouterr().err) is shown
+    assert logging.root.manager.disable == logging.NOTSET

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.zoo.case import (
     CERTIFIED,
+    ERROR,
     NOT_CERTIFIED,
     RUNTIME,
     SMOOTH,
@@ -74,6 +75,19 @@ def _no_grad_kink_inside(s: Of, x: Tensor) -> Tensor:
     with torch.no_grad():
         frozen = relu(s.a(x))
     return s.b(frozen)
+
+
+def _no_grad_max_inside(s: Of, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        frozen = F.max_pool1d(s.a(x), 2, 1)
+    return F.pad(frozen, (0, 1)) + s.b(x)
+
+
+def _no_grad_mask_inside(s: Of, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = s.a(x)
+        frozen = torch.where(y > 0, y, 0.0)
+    return frozen * s.b(x)
 
 
 def _enabled_inside_no_grad(s: Of, x: Tensor) -> Tensor:
@@ -193,10 +207,6 @@ def _spectral(old: bool) -> nn.Module:
     norm = nn.utils.spectral_norm if old else nn.utils.parametrizations.spectral_norm
     return nn.Sequential(norm(dense()), nn.Tanh())
 
-
-ERROR = "error"
-"""fxcheck may refuse to analyse: an FxcheckError with an FX6xx code."""
-
 GRADIENTS = (
     Case("detach", after(dense, lambda y: y * y.detach()), (UNCOVERED,), codes=("FX501",)),
     Case("detach under a ReLU", after(dense, lambda y: relu(y) * y.detach()), (UNCOVERED,), codes=("FX501",)),
@@ -207,6 +217,9 @@ GRADIENTS = (
     Case("no_grad value reaches nothing", of(_no_grad_unused, layer=dense), (SMOOTH,)),
     Case("no_grad on constants", of(_no_grad_constant, layer=dense), (SMOOTH,)),
     Case("ReLU inside no_grad", of(_no_grad_kink_inside, a=dense, b=dense), (UNCOVERED,), codes=("FX506|FX501",)),
+    Case("frozen ReLU inside no_grad", of(_no_grad_kink_inside, a=dense, b=dense), (SMOOTH,), wrt=lambda m: list(m.b.parameters())),
+    Case("max inside no_grad", of(_no_grad_max_inside, a=dense, b=dense), (UNCOVERED,), codes=("FX5",)),
+    Case("mask idiom inside no_grad", of(_no_grad_mask_inside, a=dense, b=dense), (UNCOVERED,), codes=("FX5",)),
     Case("enable_grad inside no_grad", of(_enabled_inside_no_grad, layer=dense), (CERTIFIED, UNCOVERED)),
     Case(".data", after(dense, lambda y: y * y.data), (UNCOVERED,), codes=("FX5",)),
     Case("parameter's .data", of(lambda s, x: s.layer(x) * s.layer.weight.data.sum(), layer=dense), (UNCOVERED,), codes=("FX5",)),

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 SMOOTH, CERTIFIED, RUNTIME, UNCOVERED = "smooth", "certified", "runtime", "uncovered"
+ERROR = "error"
+"""fxcheck may refuse to analyse: an FxcheckError with an FX6xx code."""
 NOT_CERTIFIED = (RUNTIME, UNCOVERED)
 """A wrong gradient exists: a check per step or a refusal are the only sound answers."""
 

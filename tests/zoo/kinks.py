@@ -65,6 +65,7 @@ _RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "where(y > 0, y, 0.1 * y)": lambda y: torch.where(y > 0, y, 0.1 * y),
     "where(y >= 0, y, expm1(y) / 2)": lambda y: torch.where(y >= 0, y, torch.expm1(y) / 2),
     "y * where(y < 0, 0.1, 1.0)": lambda y: y * torch.where(y < 0, 0.1, 1.0),
+    "where(y > 0, y, -y)": lambda y: torch.where(y > 0, y, -y),
     "selu": F.selu,
     "elu(alpha=2)": lambda y: F.elu(y, 2.0),
     "clamp(max=1)": lambda y: y.clamp(max=1.0),
@@ -74,7 +75,6 @@ _SPLIT: dict[str, Callable[[Tensor], Tensor]] = {
     "maximum(y, 0)": lambda y: torch.maximum(y, torch.zeros_like(y)),
     "max(y, tensor(0))": lambda y: torch.max(y, torch.tensor(0.0)),
     "minimum(y, 1)": lambda y: torch.minimum(y, torch.ones(())),
-    "where(y > 0, y, -y)": lambda y: torch.where(y > 0, y, -y),
     "sqrt of a square by abs": lambda y: (y * 2).abs() / 2,
 }
 _STEPS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -149,6 +149,7 @@ _SMOOTH_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt(y * y + eps)": lambda y: (y * y + 1e-6).sqrt(), "rsqrt(mean(y^2) + eps)": lambda y: y * (y.pow(2).mean(1, True) + 1e-5).rsqrt(),
     "var": lambda y: y.var(1), "sqrt(var + eps)": lambda y: (y.var(1, unbiased=False) + 1e-5).sqrt(), "layer_norm": lambda y: F.layer_norm(y, (3,)),
     "atan": torch.atan, "sinh": torch.sinh, "log(1 + y^2)": lambda y: torch.log1p(y * y), "log(1 + exp(y))": lambda y: torch.log(1 + y.exp()),
+    "rsqrt of a square, smooth where it is finite": lambda y: (y * y).rsqrt(),
 }  # fmt: skip
 _NEARLY_SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
     "relu(y) ** 2": lambda y: relu(y) ** 2, "relu(y) ** 1.5": lambda y: relu(y) ** 1.5, "y * |y|": lambda y: y * y.abs(),
@@ -161,7 +162,7 @@ _SINGULAR: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda y: y.std(1), "sqrt(var)": lambda y: y.var(1).sqrt(), "cosine similarity": lambda y: F.cosine_similarity(y, y.flip(1)),
     "normalize": lambda y: F.normalize(y, dim=1), "cdist": lambda y: torch.cdist(y, y.flip(1)), "frobenius": lambda y: torch.linalg.norm(y),
     "normalize by hand": lambda y: y / y.norm(dim=1, keepdim=True), "hypot": lambda y: torch.hypot(y[:, 0], y[:, 1]),
-    "rsqrt of a square": lambda y: (y * y).rsqrt(), "3-norm": lambda y: y.norm(p=3, dim=1),
+    "3-norm": lambda y: y.norm(p=3, dim=1),
 }  # fmt: skip
 _NOT_LIPSCHITZ: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt(relu(y))": lambda y: relu(y).sqrt(), "relu(y) ** 0.5": lambda y: relu(y) ** 0.5, "sqrt(|y|)": lambda y: y.abs().sqrt(),
@@ -176,7 +177,7 @@ SMOOTHNESS = (
     _dense("sqrt(relu(y) + eps)", lambda y: (relu(y) + 1e-3).sqrt(), CERTIFIED, RUNTIME),
     _dense("softplus jumps by 2e-9 at its threshold", F.softplus, SMOOTH, UNCOVERED),
     _dense("1-norm", lambda y: y.norm(p=1, dim=1), CERTIFIED, RUNTIME, UNCOVERED),
-    _dense("maximum norm", lambda y: torch.linalg.vector_norm(y, ord=float("inf"), dim=1), UNCOVERED, codes=("FX302",)),
+    _dense("maximum norm", lambda y: torch.linalg.vector_norm(y, ord=float("inf"), dim=1), UNCOVERED, codes=("FX3",)),
     _dense("GELU of an affine norm", lambda y: F.gelu(F.layer_norm(y, (3,))), SMOOTH),
     _dense("attention", lambda y: F.scaled_dot_product_attention(y[None], y[None], y[None]), SMOOTH),
     Case("singular below a certified ReLU", of(lambda s, x: relu(s.a(x)).norm(dim=1), a=dense), NOT_CERTIFIED),

@@ -9,8 +9,7 @@ import torch
 
 from fxcheck.api import analyze
 from fxcheck.errors import FxcheckError
-from tests.zoo.breaking import ERROR
-from tests.zoo.case import Case
+from tests.zoo.case import ERROR, Case
 from tests.zoo.models import CASES
 
 
