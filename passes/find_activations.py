@@ -144,7 +144,8 @@ class _Chains:
                     forms[root] = form
                     if self._is_essential(node, operands, root):
                         essential.add(root)
-        if not any(form.exact for form in forms.values()):
+        # A kink of something curved is found where its operand crosses it, so the operand is a candidate itself.
+        if not any(form.exact is not None and form.exact.degree <= 1 for form in forms.values()):
             forms[node.id] = _IDENTITY
         self.forms[node.id] = forms
         self.essential[node.id] = frozenset(essential)
@@ -177,7 +178,8 @@ class _Chains:
     def _chooses(self, node: Node) -> bool:
         """The operator itself compares its operand with something."""
         kind, base = self.facts.semantics[node.id].kind, _base(node.op)
-        return kind in (Kind.KINKED, Kind.MAX) or base in scalar.COMPARE or base in _SELECT or node.op in scalar.SIGN
+        decides = base in scalar.COMPARE or base in _SELECT or base in _LOGIC or node.op in scalar.SIGN
+        return kind in (Kind.KINKED, Kind.MAX) or decides
 
     def _form(self, node: Node, root: int) -> Form | None:
         """The node as a function of ``root``; None when it is not one, or its breaks cannot be located."""

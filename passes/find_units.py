@@ -177,11 +177,13 @@ class _Finder:
     def _finding(self, node: Node) -> str:
         if self._sets_a_size(node):
             return "FX404"
-        if not self.facts.matters(node.id) or node.id in self.activations.handled:
+        if not self.facts.matters(node.id):
             return ""
         semantics = self.facts.semantics[node.id]
-        if not node.grad_enabled and self.facts.depends[node.id] and semantics.kind is not Kind.CONSTANT:
+        if not node.grad_enabled and semantics.kind is not Kind.CONSTANT:
             return "FX506" if self._leaves_no_grad(node) else ""
+        if node.id in self.activations.handled:
+            return ""
         if semantics.kind is Kind.KINKED:
             return "FX606"
         return semantics.singular_code if semantics.kind in _FINDINGS and semantics.singular_code else _FINDINGS.get(

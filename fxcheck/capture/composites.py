@@ -70,7 +70,8 @@ def _triplet_margin_loss(lowering: Any, a: dict[str, Any], value: Any, extra: di
     def distance(x: Any, y: Any) -> Ref:
         arguments = {"x1": x, "x2": y, "p": a["p"], "eps": a["eps"], "keepdim": False}
         shape = _like(lowering, x, y).shape[:-1]
-        return Ref(lowering.emit("aten.pairwise_distance.default", arguments, torch.empty(shape, device="meta"), **extra))
+        value = torch.empty(shape, device="meta")
+        return Ref(lowering.emit("aten.pairwise_distance.default", arguments, value, **extra))
 
     near, far = distance(a["anchor"], a["positive"]), distance(a["anchor"], a["negative"])
     if a["swap"]:

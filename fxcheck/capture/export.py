@@ -220,15 +220,17 @@ def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> Non
     names = inspect.getclosurevars(loss)
     for name, value in {**names.globals, **names.nonlocals}.items():
         if isinstance(value, nn.Module) and any(p.requires_grad and id(p) not in known for p in value.parameters()):
-            raise UsageError(f"the loss calls {name}, a module with trainable parameters that the model does not own",
-                             hint=f"pass the module itself as the loss, or make {name} a submodule of the model")  # fmt: skip
+            raise UsageError(
+                f"the loss calls {name}, a module with trainable parameters that the model does not own",
+                hint=f"pass the module itself as the loss, or make {name} a submodule of the model",
+            )
 
 
 def _refuse_unready(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
                            hint="pass the nn.Module that it was made from")  # fmt: skip
-    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedTensorMixin)]
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
         raise InputError(f"the model has lazy parameters without a shape ({', '.join(lazy[:3])})",
                          hint="run it once on example inputs before the analysis")  # fmt: skip

@@ -93,7 +93,7 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
     ]
 
 
-_DATA = torch._C.TensorBase.data  # type: ignore[attr-defined]
+_DATA: Any = torch._C.TensorBase.data
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,8 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
     location, source = user_line(_stack())
     if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
         raise CaptureError(
-            f"the forward assigns .data of a tensor at {location} ({source}), which no captured graph shows", code="FX604",
+            f"the forward assigns .data of a tensor at {location} ({source}), which no captured graph shows",
+            code="FX604",
             hint="compute a new tensor, or use copy_() under torch.no_grad()",
         )  # fmt: skip
     _DATA.__set__(tensor, value)

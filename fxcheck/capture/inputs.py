@@ -39,7 +39,8 @@ def parse_shape(text: str, flag: str = "--input") -> Tensor:
     name = _DTYPES.get(dtype, dtype) or "float32"
     kind = getattr(torch, name, None)
     if not isinstance(kind, torch.dtype):
-        raise UsageError(f"{flag} {text!r}: {dtype!r} is not a dtype of torch", hint="float32, bfloat16, int64, bool, ...")
+        hint = "float32, bfloat16, int64, bool, ..."
+        raise UsageError(f"{flag} {text!r}: {dtype!r} is not a dtype of torch", hint=hint)
     if shape == "scalar":
         return torch.zeros((), dtype=kind, device="meta")
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
@@ -69,7 +70,8 @@ def example_inputs(loaded: Loaded, specs: Sequence[str], batch_size: int | None 
     found = _inferred(module, batch)
     if not found:
         raise InputError(
-            f"no example inputs for {type(module).__name__}: the file has no example_inputs, and no layer tells their shape",
+            f"no example inputs for {type(module).__name__}: the file has no example_inputs, and no layer tells their "
+            "shape",
             hint=_HINT,
         )
     return found

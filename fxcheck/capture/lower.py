@@ -50,8 +50,10 @@ def _refuse_strangers(captured: Captured, wrt: Collection[torch.nn.Parameter]) -
     known = {id(p) for p in captured.parameters.values()}
     strangers = sum(id(p) not in known for p in wrt)
     if strangers:
-        raise UsageError(f"wrt holds {strangers} tensors that are not parameters of the captured model",
-                         hint="give parameters of the model (or of a loss that is a module), or its optimizer")  # fmt: skip
+        raise UsageError(
+            f"wrt holds {strangers} tensors that are not parameters of the captured model",
+            hint="give parameters of the model (or of a loss that is a module), or its optimizer",
+        )
 
 
 @dataclass
@@ -92,7 +94,8 @@ class _Lowering:
 
     def emit(self, op: str, arguments: Mapping[str, Any], value: Any, **extra: Any) -> int:
         """Append a node whose example value (a tensor, or a tuple of them) is given."""
-        shape, dtype, outputs = None, None, ()
+        shape, dtype = None, None
+        outputs: tuple[tuple[tuple[int, ...], str] | None, ...] = ()
         if isinstance(value, torch.Tensor):
             shape, dtype = _shape(value), _dtype(value.dtype)
         elif isinstance(value, (tuple, list)):
@@ -178,7 +181,8 @@ class _Lowering:
         key = _same_tensor_key(original) if original is not None else name
         if key not in self.leaf_of:
             plain = self._plain(name)
-            self.leaf_of[key] = self._leaf_slot(self.emit("fxcheck.parameter", {"name": plain}, value, name=plain), value)
+            id_ = self.emit("fxcheck.parameter", {"name": plain}, value, name=plain)
+            self.leaf_of[key] = self._leaf_slot(id_, value)
         slot = self.leaf_of[key]
         if original is not None:
             self.parameter_memory.append((_bytes(original), original.untyped_storage()._cdata, slot))
@@ -256,7 +260,8 @@ class _Lowering:
             return held if _returns_tensor(target) else None
         if target in _SIZES and _is_known(value):
             return value
-        return self._number_from_data("fxcheck.size" if target in _SIZES else "aten.item.default", node, env, grad, value)
+        op = "fxcheck.size" if target in _SIZES else "aten.item.default"
+        return self._number_from_data(op, node, env, grad, value)
 
     def _number_from_data(self, op: str, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> Any:
         """A number that depends on tensors, or on such numbers, stays a node; other numbers are plain."""
@@ -278,14 +283,17 @@ class _Lowering:
                         origin=self.origins.of(node), grad_enabled=grad)  # fmt: skip
         memory = self._memory(node.meta.get("val"))
         if held.base is not None:  # one output of split, chunk or unbind: a view of what was split
-            return _Slot(id_, base=held, seen=held.version, replay=("fxcheck.getitem", arguments, "self"), storage=memory)
+            replay = ("fxcheck.getitem", arguments, "self")
+            return _Slot(id_, base=held, seen=held.version, replay=replay, storage=memory)
         viewed = held.outputs[index] if held.outputs else None  # type: ignore[index]
         return _Slot(id_, base=viewed, seen=viewed.version if viewed else 0, storage=memory)
 
     def _higher_order(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool) -> Any:
-        name = node.target.name() if callable(getattr(node.target, "name", None)) else str(node.target)
+        operator: Any = node.target
+        name = str(operator.name())
         args = list(node.args)
-        body = next((i for i, a in enumerate(args) if isinstance(a, fx.Node) and isinstance(env[a], fx.GraphModule)), -1)
+        graphs = (i for i, a in enumerate(args) if isinstance(a, fx.Node) and isinstance(env[a], fx.GraphModule))
+        body = next(graphs, -1)
         if name in _INLINED and body >= 0:
             inside = grad and bool(args[0]) if name == "wrap_with_set_grad_enabled" else grad
             if name == "wrap_with_set_grad_enabled" and args[0] is True:
@@ -379,7 +387,8 @@ class _Lowering:
         slots: dict[str, _Slot], value: Any,
     ) -> _Slot:  # fmt: skip
         memory = self._memory(value)
-        base = self._sharing(slots, memory) if memory else self._aliased(node, op, slots)
+        by_schema = not memory or op.split(".")[1] in _FREE  # a fake dropout may copy where the real one does not
+        base = self._aliased(node, op, slots) if by_schema else self._sharing(slots, memory)
         if base is not None:
             return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory)
         listed = [env[n] for n in node.all_input_nodes if isinstance(env.get(n), _Slot)]

@@ -69,7 +69,8 @@ def _namespace(target: str, where: str, attribute: str) -> ModuleType:
     if attribute:
         return _import_name(where)
     if Path(where).exists():
-        raise TargetError(f"{where} is not a Python file or a .pt2 archive", hint="point at model.py or package.module:attribute")
+        hint = "point at model.py or package.module:attribute"
+        raise TargetError(f"{where} is not a Python file or a .pt2 archive", hint=hint)
     raise TargetError(
         f"cannot tell what {target!r} is: no such file, and no package.module:attribute",
         hint="fxcheck analyze path/model.py, or fxcheck analyze package.module:attribute",
@@ -94,7 +95,8 @@ def load_callable(text: str) -> Callable[..., Any]:
             except Exception as error:
                 raise _user_error(f"building {text}", error) from error
     if not callable(value):
-        raise TargetError(f"{text} is a {type(value).__name__}, not a loss function", hint="name a function or nn.Module")
+        hint = "name a function or nn.Module"
+        raise TargetError(f"{text} is a {type(value).__name__}, not a loss function", hint=hint)
     return value
 
 
@@ -159,8 +161,8 @@ def _import_name(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(missing + "."):
-            raise TargetError(f"no module named {missing!r} is installed here",
-                              hint=f"install the package that provides {missing}, or check the spelling") from error  # fmt: skip
+            hint = f"install the package that provides {missing}, or check the spelling"
+            raise TargetError(f"no module named {missing!r} is installed here", hint=hint) from error
         raise _user_error(f"importing {name}", error) from error
     except Exception as error:
         raise _user_error(f"importing {name}", error) from error
@@ -185,13 +187,15 @@ def _choose(namespace: ModuleType, where: str) -> tuple[str, Any]:
     if len({id(v) for v in instances.values()}) == 1:
         return next(iter(instances.items()))
     if instances:
-        raise TargetError(f"{where} has several models: {', '.join(instances)}", hint=f"{where}:{next(iter(instances))}")
+        hint = f"{where}:{next(iter(instances))}"
+        raise TargetError(f"{where} has several models: {', '.join(instances)}", hint=hint)
     classes = {n: v for n, v in own.items() if _is_own_module_class(v, namespace)}
     buildable = {n: v for n, v in classes.items() if not _required(v)}
     if len(buildable) == 1:
         return next(iter(buildable.items()))
     if buildable:
-        raise TargetError(f"{where} has several model classes: {', '.join(buildable)}", hint=f"{where}:{next(iter(buildable))}")
+        hint = f"{where}:{next(iter(buildable))}"
+        raise TargetError(f"{where} has several model classes: {', '.join(buildable)}", hint=hint)
     if classes:
         name, cls = next(iter(classes.items()))
         needs = ", ".join(_required(cls))
@@ -218,9 +222,9 @@ def _required(cls: Callable[..., Any]) -> list[str]:
 
 
 def _public_models(namespace: ModuleType) -> list[str]:
-    names = [n for n, v in vars(namespace).items() if not n.startswith("_")
-             and (isinstance(v, nn.Module) or (isinstance(v, type) and issubclass(v, nn.Module)) or n in _FACTORIES)]  # fmt: skip
-    return names[:12]
+    public = {n: v for n, v in vars(namespace).items() if not n.startswith("_")}
+    classes = {n for n, v in public.items() if isinstance(v, type) and issubclass(v, nn.Module)}
+    return [n for n, v in public.items() if n in classes or n in _FACTORIES or isinstance(v, nn.Module)][:12]
 
 
 # Building --------------------------------------------------------------------------------------
@@ -229,7 +233,8 @@ def _public_models(namespace: ModuleType) -> list[str]:
 def _build(value: Any, name: str, arguments: dict[str, Any], meta: bool) -> nn.Module:
     if isinstance(value, nn.Module):
         if arguments:
-            raise TargetError(f"{name} is an instance, so --arg has nothing to go to", hint="drop --arg, or name the class")
+            hint = "drop --arg, or name the class"
+            raise TargetError(f"{name} is an instance, so --arg has nothing to go to", hint=hint)
         return value
     if not callable(value):
         raise TargetError(f"{name} is a {type(value).__name__}, not a model, class or factory", hint="name the model")
@@ -267,7 +272,8 @@ def _user_error(doing: str, error: Exception) -> TargetError:
         location, source = f"{os.path.basename(error.filename)}:{error.lineno}", (error.text or "").strip()
     place = f" at {location}" + (f" ({source})" if source else "") if location else ""
     message = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return TargetError(f"{doing} raised {type(error).__name__}: {message}{place}", hint="make it run in plain Python first")
+    hint = "make it run in plain Python first"
+    return TargetError(f"{doing} raised {type(error).__name__}: {message}{place}", hint=hint)
 
 
 def _read_archive(path: str) -> ExportedProgram:

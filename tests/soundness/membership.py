@@ -55,6 +55,17 @@ class Landscape:
         parts = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, self.parameters, strict=True)]
         return torch.cat([g.reshape(-1) for g in parts]).numpy()
 
+    def at(self, offset: list[torch.Tensor]) -> float:
+        """The value at the center plus ``offset``."""
+        with torch.no_grad():
+            for p, c, o in zip(self.parameters, self.center, offset, strict=True):
+                p.copy_(c + o)
+        value = float(self.value())
+        with torch.no_grad():
+            for p, c in zip(self.parameters, self.center, strict=True):
+                p.copy_(c)
+        return value
+
     def offsets(self, generator: torch.Generator) -> Iterator[list[torch.Tensor]]:
         """Random offsets, alternating between isotropic ones and ones with a size and sign per tensor.
 
@@ -93,3 +104,17 @@ def outside_by(landscape: Landscape, seed: int = 0, most: int = 480) -> float:
             if count == most:
                 return distance
     raise AssertionError("unreachable")
+
+
+def disagreement(landscape: Landscape, seed: int = 0, step: float = 1e-6) -> float:
+    """Relative difference of backward from central differences, along one direction at a generic point."""
+    generator = torch.Generator().manual_seed(seed)
+    there = [0.3 * landscape._noise(p, generator) for p in landscape.parameters]
+    along = [landscape._noise(p, generator) for p in landscape.parameters]
+    slope = float(landscape.gradient(there) @ torch.cat([a.reshape(-1) for a in along]).numpy())
+    ahead = landscape.at([t + step * a for t, a in zip(there, along, strict=True)])
+    behind = landscape.at([t - step * a for t, a in zip(there, along, strict=True)])
+    measured = (ahead - behind) / (2 * step)
+    if not np.isfinite([slope, measured]).all():
+        return 0.0
+    return abs(slope - measured) / max(1.0, abs(slope), abs(measured), 1e-6 * abs(ahead) / step)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from fxcheck.api import analyze
 from fxcheck.errors import FxcheckError
-from tests.soundness.membership import Landscape, distance_to_hull, outside_by
+from tests.soundness.membership import Landscape, disagreement, distance_to_hull, outside_by
 from tests.zoo.case import Case, linear, nothing, of
 from tests.zoo.models import CASES
+from tests.zoo.reports import outcome_of
 
 SEEDS = range(3)
 
@@ -32,6 +33,7 @@ def _integers(like: torch.Tensor, generator: torch.Generator, bound: int) -> tor
 def landscape_of(case: Case, seed: int) -> Landscape:
     """The case's loss at random small integers; without a loss, a fixed integer combination of its outputs."""
     generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(0)
     model = case.build().double()
     model.train(case.options.get("mode", "train") == "train")
     parameters = case.wrt(model) if case.wrt else [p for p in model.parameters() if p.requires_grad]
@@ -44,8 +46,8 @@ def landscape_of(case: Case, seed: int) -> Landscape:
     loss = case.options.get("loss")
 
     def value() -> torch.Tensor:
-        torch.manual_seed(seed)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             out = model(*args)
         if loss is not None:
             return loss(out) if target is None else loss(out, target)
@@ -58,13 +60,8 @@ def landscape_of(case: Case, seed: int) -> Landscape:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in CASES if c.guard], ids=str)
 def test_certified_gradients_lie_among_their_neighbours(case: Case) -> None:
-    torch.manual_seed(0)
-    model = case.build()
-    try:
-        report = analyze(model, case.args(), wrt=case.wrt(model) if case.wrt else None, **case.options)
-    except FxcheckError:
-        return
-    if report.verdict not in ("smooth", "certified"):
+    report = outcome_of(case)
+    if isinstance(report, FxcheckError) or report.verdict not in ("smooth", "certified"):
         return
     for seed in SEEDS:
         landscape = landscape_of(case, seed)
@@ -72,7 +69,9 @@ def test_certified_gradients_lie_among_their_neighbours(case: Case) -> None:
             warnings.simplefilter("ignore")
             if not torch.isfinite(landscape.value()):
                 continue
+            wrong = disagreement(landscape, seed)
             distance = outside_by(landscape, seed)
+        assert wrong < 1e-3, f"{report.verdict}, but backward differs from finite differences by {wrong:.2e}"
         assert distance == 0.0, f"{report.verdict} by {report.theorem}, but OUTSIDE by {distance:.3f} at seed {seed}"
 
 
@@ -84,6 +83,11 @@ def test_guard_sees_lemma_2_outside() -> None:
     assert outside_by(landscape) > 0.5
 
 
+def test_guard_sees_a_detached_value() -> None:
+    case = Case("", of(lambda s, x: s.layer(x) * s.layer(x).detach(), layer=linear), ())
+    assert disagreement(landscape_of(case, 0), 0) > 0.05
+
+
 def test_guard_accepts_relu_at_zero() -> None:
     case = Case("", of(lambda s, x: torch.relu(s.layer(x)), layer=linear), ())
     landscape = landscape_of(case, 0)
@@ -92,8 +96,6 @@ def test_guard_accepts_relu_at_zero() -> None:
 
 
 def test_hull_distance_is_exact_on_a_segment() -> None:
-    import numpy as np
-
     segment = np.array([[0.0, 1.0], [2.0, 1.0]])
     assert distance_to_hull(np.array([1.0, 1.0]), segment) < 1e-9
     assert abs(distance_to_hull(np.array([1.0, 3.0]), segment) - 2.0) < 1e-9

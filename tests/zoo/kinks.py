@@ -60,7 +60,7 @@ _RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp(min=0)": lambda y: y.clamp(min=0),
     "clamp_min(0)": lambda y: y.clamp_min(0.0),
     "nn.ReLU(inplace)": lambda y: F.relu(y, inplace=True),
-    "prelu with a fixed slope": lambda y: F.prelu(y, torch.tensor([0.25])),
+    "prelu with a fixed slope": lambda y: F.prelu(y, torch.tensor([0.25], dtype=y.dtype)),
     "leaky_relu": lambda y: F.leaky_relu(y, 0.1),
     "where(y > 0, y, 0.1 * y)": lambda y: torch.where(y > 0, y, 0.1 * y),
     "where(y >= 0, y, expm1(y) / 2)": lambda y: torch.where(y >= 0, y, torch.expm1(y) / 2),
