@@ -360,8 +360,7 @@ class _Chains:
         while stack:
             current = stack.pop()
             if current == root or current in seen or root not in self.forms.get(current, {}):
-                if current != node or current in seen:
-                    continue
+                continue
             seen.add(current)
             stack.extend(self.facts.graph.inputs_of[current])
         return tuple(sorted(seen))

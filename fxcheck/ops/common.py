@@ -72,7 +72,7 @@ def scalar_of(call: Call, name: str, default: float | None = None) -> float | No
     value = call.arg(name)
     if value is None:
         return default
-    if isinstance(value, bool) or isinstance(value, Ref) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, (bool, Ref)) or not isinstance(value, (int, float)) or math.isnan(value):
         return None
     return float(value)
 

@@ -16,12 +16,15 @@ constant_semantics(
 constant_semantics(aten("fft_fftshift fft_ifftshift"), OpSemantics(Kind.STRUCTURAL))
 constant_semantics(
     aten(
-        "det linalg_det logdet inverse linalg_inv linalg_solve linalg_solve_triangular linalg_matrix_power matrix_power "
+        "logdet inverse linalg_inv linalg_solve linalg_solve_triangular linalg_matrix_power matrix_power "
         "linalg_matrix_exp matrix_exp vander linalg_vander"
     ),
     SMOOTH,
 )
 constant_semantics(aten("slogdet linalg_slogdet"), OpSemantics(Kind.SMOOTH, discrete_outputs=(0,)))
+constant_semantics(
+    aten("det linalg_det"), unknown("its backward at singular matrices is an approximation; logdet is smooth where finite")
+)
 constant_semantics(
     aten("linalg_cholesky cholesky cholesky_solve cholesky_inverse"),
     unknown("it reads one triangle of its operand while backward returns a symmetric gradient"),

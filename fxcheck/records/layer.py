@@ -42,7 +42,7 @@ class Unit:
     """``relu``, ``max_pool2d``, ``chain(gt, mul)``."""
     display: str = ""
     """Where the user finds it: module path, ``layer1.0/relu``."""
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
     member_names: tuple[str, ...] = ()
     points: tuple[Proxy, ...] = ()
     continuous: bool = True

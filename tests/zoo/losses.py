@@ -9,7 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.zoo.case import CERTIFIED, ERROR, NOT_CERTIFIED, RUNTIME, SMOOTH, UNCOVERED, Case, Of, dense, of, stack, unbiased
+from tests.zoo.case import (
+    CERTIFIED,
+    ERROR,
+    NOT_CERTIFIED,
+    RUNTIME,
+    SMOOTH,
+    UNCOVERED,
+    Case,
+    Of,
+    dense,
+    of,
+    stack,
+    unbiased,
+)
 
 relu = torch.relu
 
