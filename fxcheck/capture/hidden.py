@@ -75,6 +75,11 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
         if torch.is_grad_enabled() and not f"{cls.__module__}.{cls.__qualname__}".startswith(_HARMLESS):
             contexts.append((self, _custom(cls)))
 
+    def watched_node(self: torch.Tensor) -> Any:
+        if isinstance(self, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
+            found.append(_hook("the forward reaches for grad_fn, where hooks can be put", user_line(_stack())[0]))
+        return _GRAD_FN.__get__(self)
+
     def watched_hook(self: torch.Tensor, hook: Any) -> Any:
         found.append(_hook("a tensor hook is registered in the forward", user_line(_stack())[0]))
         return register(self, hook)
@@ -86,6 +91,9 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
 
     return [
         (torch.Tensor, "data", property(_detached, _refuse_assignment)),
+        (torch.Tensor, "grad_fn", property(watched_node)),
+        (torch.inference_mode, "__enter__", _enter_no_grad),
+        (torch.inference_mode, "__exit__", _leave_no_grad),
         (BackwardCFunction, "__init__", watched_context),
         (torch.Tensor, "register_hook", watched_hook),
         (saved_tensors_hooks, "__enter__", watched_enter),
@@ -94,6 +102,17 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
 
 
 _DATA: Any = torch._C.TensorBase.data
+_GRAD_FN: Any = torch._C.TensorBase.grad_fn
+
+
+def _enter_no_grad(region: Any) -> None:
+    """Inference mode as the no_grad region that it is for gradients: export records those, and not this."""
+    region.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(region.before and not region.mode)
+
+
+def _leave_no_grad(region: Any, *exception: Any) -> None:
+    torch.set_grad_enabled(region.before)
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor:

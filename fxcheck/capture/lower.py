@@ -220,7 +220,10 @@ class _Lowering:
             value = next((v for v in value if isinstance(v, torch.Tensor)), None)
         if not self.knows_memory or not isinstance(value, torch.Tensor):
             return 0
-        return int(value.untyped_storage()._cdata)
+        try:
+            return int(value.untyped_storage()._cdata)
+        except NotImplementedError:  # a wrapper, as inside vmap
+            return 0
 
     # Nodes -------------------------------------------------------------------------------------
 
@@ -254,6 +257,8 @@ class _Lowering:
         if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
             return self._getitem(node, env, grad)
         if not isinstance(target, torch._ops.OpOverload):
+            if _holds_tensor(value):
+                return self._python_function(node, env, grad, value)
             return self._number_from_data("fxcheck.arithmetic", node, env, grad, value)
         if _holds_tensor(value) or value is None:
             held = self._operator(node, env, grad)
@@ -262,6 +267,13 @@ class _Lowering:
             return value
         op = "fxcheck.size" if target in _SIZES else "aten.item.default"
         return self._number_from_data(op, node, env, grad, value)
+
+    def _python_function(self, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> _Slot:
+        """A function that is no operator (what vmap leaves in a graph): nothing is known about it."""
+        operands = tuple(Ref(self.read(env[a])) for a in node.all_input_nodes if isinstance(env[a], _Slot))
+        op = f"python.{getattr(node.target, '__name__', 'function')}"
+        return _Slot(self.emit(op, {"operands": operands}, value, name=node.name, origin=self.origins.of(node),
+                               grad_enabled=grad))  # fmt: skip
 
     def _number_from_data(self, op: str, node: fx.Node, env: dict[fx.Node, Any], grad: bool, value: Any) -> Any:
         """A number that depends on tensors, or on such numbers, stays a node; other numbers are plain."""
@@ -328,7 +340,7 @@ class _Lowering:
         if written and "self" in written and "self" in slots:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:
-            return self._unknown_write(op, arguments, slots, written, value, extra)
+            return self._unknown_write(target, op, arguments, slots, written, value, extra)
         id_ = self.emit(op, arguments, value, **extra)
         return self._result(node, env, id_, op, arguments, slots, value)
 
@@ -368,14 +380,17 @@ class _Lowering:
         return slot
 
     def _unknown_write(
-        self, op: str, arguments: dict[str, Any], slots: dict[str, _Slot], written: list[str], value: Any,
-        extra: dict[str, Any],
+        self, target: torch._ops.OpOverload, op: str, arguments: dict[str, Any], slots: dict[str, _Slot],
+        written: list[str], value: Any, extra: dict[str, Any],
     ) -> _Slot:  # fmt: skip
         """An operator that writes into other arguments: what they hold afterwards depends on all of its operands."""
-        id_ = self.emit(op, arguments, value, **extra)
         if written == ["out"] and "out" in slots:
+            functional = _without_out(target)
+            kept = {k: v for k, v in arguments.items() if k != "out" or not functional}
+            id_ = self.emit(functional or op, kept, value, called_as=op if functional else "", **extra)
             self.write(slots["out"], id_)
             return slots["out"]
+        id_ = self.emit(op, arguments, value, **extra)
         for name in written:
             if name in slots:
                 old = self.nodes[self.read(slots[name])]
@@ -433,6 +448,18 @@ def _functional(op: str, arguments: dict[str, Any], nodes: list[Node]) -> tuple[
         if isinstance(source, Ref) and nodes[source.id].shape == nodes[target.id].shape:
             return "aten.clone.default", {"self": source, "memory_format": None}
     return (f"{namespace}.{name[:-1]}.{overload}", arguments) if name.endswith("_") else (op, arguments)
+
+
+@lru_cache(maxsize=256)
+def _without_out(target: torch._ops.OpOverload) -> str:
+    """The overload that returns what this one writes into ``out``; empty when there is none."""
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments if a.name != "out"]
+    packet = target.overloadpacket
+    for overload in packet.overloads():
+        found = getattr(packet, overload)
+        if [(a.name, str(a.type)) for a in found._schema.arguments] == wanted:
+            return f"{target.namespace}.{target._schema.name.split('::')[1]}.{overload}"
+    return ""
 
 
 def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:

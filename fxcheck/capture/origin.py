@@ -12,6 +12,7 @@ from torch import fx
 from fxcheck.records.graph import Origin
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n?(?:[ \t]+([^\n]*))?')
+_OWN = f"{os.sep}fxcheck{os.sep}capture{os.sep}"
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -46,7 +47,7 @@ def user_line(trace: str) -> tuple[str, str]:
 
     Frames inside installed packages count only when there is no other; then torch's own count last.
     """
-    frames = _FRAME.findall(trace)
+    frames = [f for f in _FRAME.findall(trace) if not f[0].startswith("<") and _OWN not in f[0]]
     if not frames:
         return "", ""
     outside = [f for f in frames if not any(part in f[0] for part in _INSTALLED)]

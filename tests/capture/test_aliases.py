@@ -185,9 +185,10 @@ def test_a_value_written_with_out_is_what_the_buffer_holds_afterwards() -> None:
         return kept + y
 
     graph = _graph(body)
-    write = next(n for n in graph.nodes if n.op == "aten.mul.out")
+    write = next(n for n in graph.nodes if n.called_as == "aten.mul.out")
     assert write.id in graph.live
     assert not write.grad_enabled
+    assert (write.op, set(write.arguments)) == ("aten.mul.Tensor", {"self", "other"})
 
 
 def test_batch_norm_statistics_do_not_disturb_the_outputs() -> None:

@@ -191,6 +191,38 @@ def test_a_no_grad_region_is_inlined_and_marked() -> None:
     assert marks["aten.add.Tensor"] is True
 
 
+def test_an_inference_region_is_marked_like_no_grad() -> None:
+    @torch.inference_mode()
+    def decorated(y):
+        return y.tanh()
+
+    def body(m, x):
+        y = m.linear(x)
+        with torch.inference_mode():
+            z = y.relu()
+        return y + z + decorated(y)
+
+    marks = {n.op: n.grad_enabled for n in _graph(body).nodes if n.op.startswith("aten.")}
+    assert marks["aten.relu.default"] is False
+    assert marks["aten.tanh.default"] is False
+    assert marks["aten.add.Tensor"] is True
+
+
+def test_a_hook_on_a_node_of_the_backward_graph_is_recorded() -> None:
+    def hooked(m, x):
+        y = m.linear(x)
+        y.grad_fn.register_prehook(lambda grads: tuple(-g for g in grads))
+        return y
+
+    assert _codes(hooked) == ["FX505"]
+
+
+def test_vmap_is_opaque() -> None:
+    graph = _graph(lambda m, x: torch.vmap(lambda row: m.linear(row).relu())(x))
+    known = ("aten.", "fxcheck.parameter", "fxcheck.input")
+    assert any(not graph.nodes[i].op.startswith(known) for i in graph.live)
+
+
 def test_a_mutation_inside_a_no_grad_region_reaches_the_tensor_outside() -> None:
     def body(m, x):
         y = m.linear(x)

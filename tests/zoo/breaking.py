@@ -144,7 +144,7 @@ def _read_before(s: Of, x: Tensor) -> Tensor:
 
 
 def _filled(s: Of, x: Tensor) -> Tensor:
-    out = torch.zeros(4, 3)
+    out = torch.zeros(4, 3, dtype=x.dtype)
     out[:, 1:] = relu(s.layer(x))[:, 1:]
     return out
 

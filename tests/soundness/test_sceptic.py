@@ -1,0 +1,237 @@
+"""Models built to be certified wrongly: each test first shows that AD is wrong, then asks for a sound verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxcheck.api import analyze
+
+CLAIMS = ("certified", "smooth")
+
+
+class Model(nn.Module):
+    """A forward function over named submodules, parameters and buffers."""
+
+    def __init__(self, function: Callable[..., Tensor], **members: object) -> None:
+        super().__init__()
+        self.function = function
+        for name, member in members.items():
+            if isinstance(member, Tensor) and not isinstance(member, nn.Parameter):
+                self.register_buffer(name, member)
+            else:
+                setattr(self, name, member)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(self, *inputs)
+
+
+def _flat_gradient(model: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+    model.zero_grad()
+    (model(*inputs) * weights).sum().backward()
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+
+
+def _slope(model: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor, step: float = 1e-6) -> Tensor:
+    """Central differences, one coordinate at a time."""
+    slopes = []
+    with torch.no_grad():
+        for p in model.parameters():
+            for i in range(p.numel()):
+                flat, values = p.view(-1), []
+                before = float(flat[i])
+                for sign in (1, -1):
+                    flat[i] = before + sign * step
+                    values.append(float((model(*inputs) * weights).sum()))
+                flat[i] = before
+                slopes.append((values[0] - values[1]) / (2 * step))
+    return torch.tensor(slopes, dtype=torch.float64)
+
+
+def _is_wrong_beside_all_nearby_gradients(model: Model, inputs: tuple[Tensor, ...], weights: Tensor, name: str) -> bool:
+    """AD's coordinate of parameter ``name`` lies outside the range that it has at random points nearby."""
+    parameter = model.get_parameter(name)
+
+    def coordinate() -> float:
+        model.zero_grad()
+        (model(*inputs) * weights).sum().backward()
+        return float(parameter.grad.sum())
+
+    at_kink = coordinate()
+    before = [p.detach().clone() for p in model.parameters()]
+    nearby = []
+    for _ in range(50):
+        with torch.no_grad():
+            for p, value in zip(model.parameters(), before, strict=True):
+                p.copy_(value + 1e-4 * torch.randn_like(p))
+        nearby.append(coordinate())
+    return not min(nearby) - 1e-3 <= at_kink <= max(nearby) + 1e-3
+
+
+# Gradient that autograd drops or changes, and the captured graph does not show ------------------
+
+
+def _frozen_for_one_call(s: Model, x: Tensor) -> Tensor:
+    real = torch.tanh(s.l(x))
+    s.l.requires_grad_(False)
+    fake = torch.tanh(s.l(x + 1))
+    s.l.requires_grad_(True)
+    return real - fake
+
+
+def _inference_mode(s: Model, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        scale = torch.tanh(s.l(x))
+    return scale.clone() * s.k(x)
+
+
+def _hook_on_grad_fn(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x)
+    if y.grad_fn is not None:
+        y.grad_fn.register_prehook(lambda grads: tuple(g * 2 for g in grads))
+    return y
+
+
+def _running_mean_after_update(s: Model, x: Tensor) -> Tensor:
+    return s.bn(s.l(x)) * (1 + s.bn.running_mean)
+
+
+def _second_pass_with_fresh_statistics(s: Model, x: Tensor) -> Tensor:
+    y = s.bn(s.l(x))
+    return y * F.batch_norm(s.k(x), s.bn.running_mean, s.bn.running_var, training=False)
+
+
+HIDDEN = {
+    "requires_grad_(False) around one call": (_frozen_for_one_call, {}),
+    "inference_mode region": (_inference_mode, {"k": 1}),
+    "hook on grad_fn": (_hook_on_grad_fn, {}),
+    "running_mean read after the train-mode update": (_running_mean_after_update, {"bn": 1}),
+    "eval batch_norm on statistics that this forward updated": (_second_pass_with_fresh_statistics, {"bn": 1, "k": 1}),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> None:
+    torch.manual_seed(0)
+    function, members = HIDDEN[name]
+    made = {"l": nn.Linear(3, 3)}
+    if "k" in members:
+        made["k"] = nn.Linear(3, 3)
+    if "bn" in members:
+        made["bn"] = nn.BatchNorm1d(3, momentum=0.5)
+    model = Model(function, **made).double()
+    x, weights = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    state = {n: b.clone() for n, b in model.named_buffers()}
+
+    class Fresh(nn.Module):
+        """Every call starts from the same statistics."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            for n, b in self.inner.named_buffers():
+                b.data.copy_(state[n])
+            return self.inner(x)
+
+    fresh = Fresh()
+    assert not torch.allclose(_flat_gradient(fresh, (x,), weights), _slope(fresh, (x,), weights), atol=1e-4)
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+# A factor that is called positive and is 0 -------------------------------------------------------
+# relu(0 * (v x + b) + w x) at w = 0 and x = 1, -1: relu(w) - relu(-w) = w, where AD gives 0 (Lemma 2).
+
+_MASK = torch.tensor([[0.0, -torch.inf]])
+FACTORS = {
+    "exp(log(mask))": lambda s, x, m: torch.exp(m.log()),
+    "exp(-1 / distance)": lambda s, x, m: torch.exp(-1 / (m * m)),
+    "sigmoid(logit(mask))": lambda s, x, m: torch.sigmoid(torch.logit(m)),
+    "softmax over log(mask)": lambda s, x, m: torch.softmax(torch.cat([m, m + 1], 1).log(), 1)[:, :1],
+    "exp(sum of a -inf mask)": lambda s, x, m: torch.exp(s.mask.sum(-1, keepdim=True)),
+    "full(0.5, dtype=long)": lambda s, x, m: torch.full((1,), 0.5, dtype=torch.long),
+    "full_like(integers, 0.5)": lambda s, x, m: torch.full_like(s.count, 0.5),
+    "full(1e-9, dtype=half)": lambda s, x, m: torch.full((1,), 1e-9, dtype=torch.half),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
+    torch.manual_seed(0)
+    factor = FACTORS[name]
+    model = Model(lambda s, x, m: torch.relu(factor(s, x, m) * s.l(x) + s.k(x)), l=nn.Linear(1, 1),
+                  k=nn.Linear(1, 1, bias=False), mask=_MASK, count=torch.zeros(1, dtype=torch.long)).double()  # fmt: skip
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    mask, weights = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert _is_wrong_beside_all_nearby_gradients(model, (x, mask), weights, "k.weight")
+    assert analyze(model, (x, torch.rand(2, 1, dtype=torch.float64))).verdict not in CLAIMS
+
+
+# An epsilon that the dtype rounds to 0 -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, eps", [(torch.half, 1e-8), (torch.float32, 1e-46)])
+def test_an_epsilon_below_the_dtype_does_not_keep_sqrt_off_zero(dtype: torch.dtype, eps: float) -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        y = s.l(x)
+        return torch.sqrt(y * y + eps)
+
+    model = Model(function, l=nn.Linear(3, 1).to(dtype))
+    with torch.no_grad():
+        model.l.weight.zero_()
+        model.l.bias.zero_()
+    x = torch.ones(2, 3, dtype=dtype)
+    model(x).sum().backward()
+    assert not torch.isfinite(model.l.bias.grad).all()
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+# Attacks that the analyser answers rightly today -------------------------------------------------
+
+
+def _relu_without_gradients(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        gate = torch.relu(s.l(x))
+    return gate * s.k(x)
+
+
+def _clamped_weight(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        s.l.weight.clamp_(-1, 1)
+    return s.l(x)
+
+
+def _half_negated_in_place(s: Model, x: Tensor) -> Tensor:
+    y = torch.cat([s.l(x), s.l(x)], -1)
+    y[:, :3].mul_(-1)
+    return torch.relu(y)
+
+
+def _buffer_written_without_gradients(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        s.buffer.mul_(0.9).add_(s.l(x).mean(0))
+    return s.k(x) * s.buffer
+
+
+@pytest.mark.parametrize(
+    "function", [_relu_without_gradients, _clamped_weight, _half_negated_in_place, _buffer_written_without_gradients]
+)
+def test_no_grad_regions_and_aliases_are_seen_through(function: Callable[..., Tensor]) -> None:
+    model = Model(function, l=nn.Linear(3, 3), k=nn.Linear(3, 3), buffer=torch.zeros(3))
+    assert analyze(model, (torch.randn(4, 3),)).verdict not in CLAIMS
+
+
+def test_one_bias_entry_that_reaches_two_entries_through_cat_is_not_distinct() -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        y = s.l(x)
+        return F.hardsigmoid(torch.cat([y, y.view(1, 3)], -1) + s.off).sum()
+
+    model = Model(function, l=nn.Linear(3, 3), off=torch.tensor([3.0, 3, 3, -3, -3, -3]))
+    assert analyze(model, (torch.randn(1, 3),), batch_size=1).verdict not in CLAIMS
