@@ -114,7 +114,7 @@ def find_activations(facts: Annotated, proxies: ProxySource) -> Activations:
     found = []
     for node in facts.graph.nodes:
         root = chains.root_of(node.id)
-        if root is not None and chains.leaves_chain(node.id, root):
+        if root is not None and chains.leaves_chain(node.id, root) and not chains.is_smoothed(node.id, root):
             found.append(chains.activation(node, root))
     handled = frozenset(n for n, roots in chains.essential.items() if roots)
     return Activations(tuple(a for a in found if a is not None), handled)
@@ -301,6 +301,21 @@ class _Chains:
                 elif self.root_of(user) != root:
                     return True
         return False
+
+    def is_smoothed(self, node: int, root: int) -> bool:
+        """Every use of the value is, sooner or later in the chain, a C1 function of the root, as in relu(y) ** 2."""
+        users = [u for u in self.facts.graph.users_of[node] if u in self.facts.relevant]
+        if node in self.facts.graph.outputs:
+            return False
+        for user in users:
+            form = self.forms.get(user, {}).get(root)
+            if form is None:
+                return False
+            absorbed = root in self.essential[user] and self.root_of(user) == root
+            smooth = form.exact is not None and not _has_kinks(form.exact)
+            if not absorbed and not smooth and not self.is_smoothed(user, root):
+                return False
+        return bool(users)
 
     def activation(self, node: Node, root: int) -> Activation | None:
         form = self.forms[node.id][root]
@@ -498,6 +513,14 @@ def _exact_slope(proxy: Proxy, shape: Piecewise, i: int) -> Fraction:
         return exact if proxy.ad == proxy.left == proxy.right else Fraction(proxy.ad)
     weight = Fraction(proxy.weight)
     return weight * shape.left_slope(i) + (1 - weight) * shape.right_slope(i)
+
+
+def _has_kinks(exact: Piecewise) -> bool:
+    """The function jumps, or has a kink, or AD is not its derivative, at some break."""
+    return any(
+        not exact.is_continuous_at(i) or not exact.left_slope(i) == exact.slopes[i] == exact.right_slope(i)
+        for i in range(len(exact.breaks))
+    )
 
 
 def _proxy_at(exact: Piecewise, i: int) -> Proxy:

@@ -13,7 +13,7 @@ from torch import fx
 from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
 from fxcheck.capture.origin import OriginReader
-from fxcheck.errors import UsageError
+from fxcheck.errors import CaptureError, UsageError
 from fxcheck.records.graph import Graph, Node, Ref
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
@@ -147,7 +147,11 @@ class _Lowering:
         slots = [r for node, r in results if node is None or node.name not in mutated]
         self._forget_values_of_mutated_constants()
         ids = [self.read(s) for s in slots if isinstance(s, _Slot)]
-        return tuple(dict.fromkeys(i for i in ids if (self.nodes[i].dtype or "").startswith(("float", "bfloat"))))
+        floats = tuple(dict.fromkeys(i for i in ids if (self.nodes[i].dtype or "").startswith(("float", "bfloat"))))
+        if not floats:
+            raise CaptureError("the captured graph has lost the model's floating-point outputs", code="FX603",
+                               hint="return tensors that torch operators compute")  # fmt: skip
+        return floats
 
     def _leaf(self, node: fx.Node) -> Any:
         signature = self.captured.program.graph_signature
