@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from fxcheck.ops import registry
 from fxcheck.records.graph import Graph, Node, Ref
 from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
@@ -16,6 +18,10 @@ _LEAF = OpSemantics(Kind.CONSTANT)
 _LEAVES = frozenset({"fxcheck.parameter", "fxcheck.buffer", "fxcheck.input", "fxcheck.constant"})
 _KEEP = OpSemantics(Kind.STRUCTURAL, Transfer.KEEP)
 _INDEX_OUTPUT = OpSemantics(Kind.DISCONTINUOUS, singular_code="FX404", note="an index chosen by comparing values")
+_UPDATED = OpSemantics(
+    Kind.BREAKING, Transfer.KEEP, singular_code="FX501",
+    note="running statistics hold activations of this forward, without their gradient",
+)  # fmt: skip
 _UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value",
                       "scalar_tensor": "s"}  # fmt: skip
 _SAME_UNIFORM_VALUE = ("clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "lift_fresh", "expand", "view",
@@ -81,6 +87,8 @@ def annotate(graph: Graph) -> Annotated:
         bound = _lower_bound(node, facts, call, sources, lower)
         if bound == POSITIVE and any(s in infinite for s in sources):
             bound = 0.0  # exp(-inf) is 0
+        if bound not in (POSITIVE, -math.inf) and bound > 0 and not _as_held(bound, node.dtype):
+            bound = 0.0  # an epsilon that the dtype rounds away
         if bound > -math.inf:
             lower[node.id] = bound
     return Annotated(graph, tuple(graph.trainable.values()), tuple(semantics), tuple(depends), constants, lower,
@@ -90,6 +98,8 @@ def annotate(graph: Graph) -> Annotated:
 def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemantics:
     if node.op in _LEAVES:
         return _LEAF
+    if node.op == "fxcheck.running_statistics":
+        return _UPDATED
     if node.op == "fxcheck.view_write":
         return _KEEP
     if node.op == "fxcheck.getitem":
@@ -101,6 +111,7 @@ def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemant
 
 
 def _uniform_value(node: Node, call: Call) -> float | None:
+    """The number that all entries equal, as the node's dtype holds it."""
     if node.op == "fxcheck.constant":
         return node.arguments.get("value")
     base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
@@ -109,9 +120,25 @@ def _uniform_value(node: Node, call: Call) -> float | None:
     if base.startswith(("ones", "new_ones")):
         return 1.0
     if base in _UNIFORM_FACTORIES:
-        return call.number(_UNIFORM_FACTORIES[base])
-    keeps_value = base in _SAME_UNIFORM_VALUE and (node.dtype or "").startswith(("float", "bfloat"))
-    return call.number("self") if keeps_value else None
+        return _as_held(call.number(_UNIFORM_FACTORIES[base]), node.dtype)
+    return _as_held(call.number("self"), node.dtype) if base in _SAME_UNIFORM_VALUE else None
+
+
+def _as_held(value: float | None, dtype: str | None) -> float | None:
+    """A number after conversion to a dtype: truncated for integers, rounded for floats."""
+    kind = getattr(torch, dtype or "", None)
+    if value is None or not isinstance(kind, torch.dtype):
+        return None
+    try:
+        return float(torch.tensor(value, dtype=torch.float64).to(kind))
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+_BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "_softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "hardtanh",
+                      "relu6", "clamp", "clip", "nan_to_num", "embedding", "softsign"})  # fmt: skip
+_POLES = ("log", "logit", "reciprocal", "div", "true_divide", "divide", "rsqrt", "pow", "atanh", "tan", "lgamma", "digamma",
+          "float_power", "erfinv", "special_", "xlogy", "logsumexp", "polygamma", "inverse", "linalg_")  # fmt: skip
 
 
 def _may_hold_infinity(
@@ -125,8 +152,23 @@ def _may_hold_infinity(
     value = call.constants.get(node.id)
     if value is not None:
         return math.isinf(value)
-    passes_on = facts.elementwise or facts.kind in (Kind.STRUCTURAL, Kind.CONSTANT, Kind.MAX)
-    return passes_on and any(s in infinite for s in sources)
+    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    if base in _BOUNDED or facts.normalisation is not None:
+        return False
+    return any(s in infinite for s in sources) or (base.startswith(_POLES) and not _is_off_pole(base, call))
+
+
+def _is_off_pole(base: str, call: Call) -> bool:
+    """The operand that the operator divides by, or takes a logarithm of, is a known number or provably positive.
+
+    A bound says nothing about how small a value may be, but 1/x of a finite x > 0 is finite.
+    """
+    if base in ("div", "true_divide", "divide"):
+        return call.number("other") not in (None, 0.0) or call.lower_bound("other") > 0
+    if base == "pow":
+        exponent = call.number("exponent")
+        return exponent is not None and (exponent >= 0 or call.lower_bound("self") > 0)
+    return base in ("log", "log2", "log10", "rsqrt", "reciprocal") and call.lower_bound("self") > 0
 
 
 def _lower_bound(

@@ -158,8 +158,7 @@ class _Finder:
         )
 
     def _clamps_above_zero(self, node: Node) -> bool:
-        low = node.arguments.get("min")
-        return node.op.startswith(_POSITIVE_CLAMPS) and isinstance(low, (int, float)) and low > 0
+        return node.op.startswith(_POSITIVE_CLAMPS) and self.facts.lower.get(node.id, 0.0) > 0
 
     def _names(self, members: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.graph.nodes[m].name for m in members)

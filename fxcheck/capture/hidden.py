@@ -89,7 +89,31 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
             found.append(_hook("saved tensors pass through pack and unpack hooks", user_line(_stack())[0]))
         return enter(self)
 
+    def note_flag(tensor: torch.Tensor, value: bool) -> None:
+        frees_or_freezes = not value or isinstance(tensor, nn.Parameter)
+        if tensor.requires_grad != value and frees_or_freezes:
+            found.append(_flag(user_line(_stack())[0]))
+
+    def watched_flag(tensor: torch.Tensor, value: bool = True) -> torch.Tensor:
+        if not _inside_torch(sys._getframe(1).f_code.co_filename):
+            note_flag(tensor, value)
+        return _SET_REQUIRES_GRAD(tensor, value)
+
+    def watched_assignment(tensor: torch.Tensor, value: bool) -> None:
+        if not _inside_torch(sys._getframe(1).f_code.co_filename):
+            note_flag(tensor, value)
+        _REQUIRES_GRAD.__set__(tensor, value)
+
+    def watched_module(module: nn.Module, requires_grad: bool = True) -> nn.Module:
+        for parameter in module.parameters():
+            note_flag(parameter, requires_grad)
+            _SET_REQUIRES_GRAD(parameter, requires_grad)
+        return module
+
     return [
+        (torch.Tensor, "requires_grad_", watched_flag),
+        (torch.Tensor, "requires_grad", property(_REQUIRES_GRAD.__get__, watched_assignment)),
+        (nn.Module, "requires_grad_", watched_module),
         (torch.Tensor, "data", property(_detached, _refuse_assignment)),
         (torch.Tensor, "grad_fn", property(watched_node)),
         (torch.inference_mode, "__enter__", _enter_no_grad),
@@ -102,7 +126,16 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
 
 
 _DATA: Any = torch._C.TensorBase.data
+_REQUIRES_GRAD: Any = torch._C.TensorBase.requires_grad
+_SET_REQUIRES_GRAD: Any = torch._C.TensorBase.requires_grad_
 _GRAD_FN: Any = torch._C.TensorBase.grad_fn
+
+
+def _flag(location: str) -> Diagnostic:
+    return Diagnostic(
+        "FX501", "the forward changes requires_grad of a tensor, so gradients are cut off in a part of it",
+        "Freeze parameters before the forward, for the whole step.", location,
+    )  # fmt: skip
 
 
 def _enter_no_grad(region: Any) -> None:

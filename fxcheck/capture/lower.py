@@ -22,6 +22,8 @@ _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unf
 _MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "positive")
 _SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
                     torch.ops.aten.sym_storage_offset.default})  # fmt: skip
+_UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}
+"""Operators that write into their running statistics, by the argument that says so; their schemas do not."""
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -346,6 +348,7 @@ class _Lowering:
         if written:
             return self._unknown_write(target, op, arguments, slots, written, value, extra)
         id_ = self.emit(op, arguments, value, **extra)
+        self._update_statistics(op, arguments, slots)
         return self._result(node, env, id_, op, arguments, slots, value)
 
     def _arguments(self, node: fx.Node, env: dict[fx.Node, Any], slots: dict[str, _Slot]) -> dict[str, Any]:
@@ -366,6 +369,17 @@ class _Lowering:
         if isinstance(raw, (list, tuple)):
             return tuple(self._argument(r, env) for r in raw)
         return _number(raw)
+
+    def _update_statistics(self, op: str, arguments: dict[str, Any], slots: dict[str, _Slot]) -> None:
+        """Normalisation over the batch updates its running statistics without gradient; who reads them later sees it."""
+        flag = _UPDATES_STATISTICS.get(op)
+        if flag is None or not arguments.get(flag):
+            return
+        for name in ("running_mean", "running_var"):
+            if name in slots:
+                old = self.nodes[self.read(slots[name])]
+                updated = {"self": Ref(old.id), "input": arguments["input"]}
+                self.write(slots[name], self._copy_node(old, "fxcheck.running_statistics", updated))
 
     def _broadcast(self, operands: list[_Slot], values: Any, extra: dict[str, Any]) -> list[_Slot]:
         """One expanded view of each operand: they do not depend on one another."""

@@ -74,7 +74,7 @@ def cast(call: Call) -> OpSemantics:
 @semantics_for(*aten("pad constant_pad_nd _pad_enum"))
 def pad(call: Call) -> OpSemantics:
     """Constant padding adds constant entries; the other modes repeat operand entries."""
-    return PAD if call.arg("mode", "constant") == "constant" else KEEP
+    return PAD if call.arg("mode", "constant") in ("constant", 0) else KEEP
 
 
 @semantics_for(*aten("pad_sequence"))
