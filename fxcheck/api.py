@@ -142,9 +142,10 @@ def report_on(
             hint="give example inputs whose first dimension is the batch size",
         )
     found = classify(structure(graph, source, captured.hidden), batch_size)
+    hidden = ("an archive shows no custom autograd Functions and no hooks",) if captured.mode == "exported" else ()
     timings = {"capture": capture_seconds, "analyse": time.perf_counter() - started}
     return Report(
-        target, torch.__version__.partition("+")[0], captured.mode, batch_size, found.assumptions, found.verdict,
+        target, torch.__version__.partition("+")[0], captured.mode, batch_size, (*found.assumptions, *hidden), found.verdict,
         found.theorem, found.subdifferential, found.conditions, found.structure, found.layers,
         (*found.diagnostics, *_not_saved(source)),
         origin, "", timings,
