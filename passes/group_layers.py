@@ -138,17 +138,19 @@ class _Grouping:
             return False
         for other in feeders:
             mask = self.group_of[other.index]
-            if mask != left and (self._before_group(mask) & left or (mask == right and self._before_group(left) & mask)):
-                return False
-            if mask == right and self._tau_between(left, other):
+            if mask == left:
+                continue
+            members = mask & ~(1 << unit.index)  # what reaches the unit itself from left is the inside of sigma
+            if self._above(members) & left or (mask == right and self._above(left) & members):
                 return False
         return not self._makes_cycle(left | right)
 
-    def _tau_between(self, left: int, member: Unit) -> bool:
-        return bool(self.before[member.index] & left)
+    def _above(self, mask: int) -> int:
+        """Units whose output can influence a member of the mask."""
+        return reduce(lambda m, u: m | self.before[u], _bits(mask), 0)
 
     def _before_group(self, mask: int) -> int:
-        return reduce(lambda m, u: m | self.before[u], _bits(mask), 0) & ~mask
+        return self._above(mask) & ~mask
 
     def _join(self, a: int, b: int) -> None:
         merged = self.group_of[a] | self.group_of[b]

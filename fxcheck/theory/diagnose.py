@@ -79,11 +79,12 @@ def singular(unit: Unit) -> Diagnostic:
 
 def blocked(blocker: Unit) -> Diagnostic:
     """T8 is not available to the undischarged layers, because of another one."""
-    what = "splits ties" if blocker.kind is UnitKind.SPLIT_MAX else "takes a slope strictly between the one-sided ones"
+    splits = blocker.kind is UnitKind.SPLIT_MAX
+    what = "splits ties" if splits else "takes a slope strictly between the one-sided ones"
+    instead = "max(dim) or a max-pool, which pick one index" if splits else "a form that takes one side at its kink"
     return Diagnostic(
         "FX203", f"T8 needs every layer one-sided, and {blocker.name} at {blocker.display or 'the forward'} {what}",
-        f"Replace {blocker.name} by a form that takes one side at its kink (for |x|, relu(x) + relu(-x) with biases of "
-        "their own, or a smooth form).", blocker.origin.location,
+        f"Replace {blocker.name} by {instead}.", blocker.origin.location,
     )  # fmt: skip
 
 

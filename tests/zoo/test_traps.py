@@ -167,8 +167,14 @@ CASES = [
 ]  # fmt: skip
 
 
+CLAMP_OF_2_14 = ("relu(y) + clamp(y, max=0)", "relu(y) and clamp(y, max=0), apart", "clamp to bounds held in tensors")
+"""Traps that rest on the side that clamp takes at its bounds since torch 2.14."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_the_verdict_of_a_trap(case: Case) -> None:
+    if case.name in CLAMP_OF_2_14 and tuple(int(v) for v in torch.__version__.split(".")[:2]) < (2, 14):
+        pytest.skip("clamp takes the other side at its bounds before torch 2.14")
     report = analyze(Net(case.forward, case.sizes, case.frozen), torch.zeros(case.x), **case.options)
     codes = {d.code for layer in report.layers for d in layer.diagnostics} | {d.code for d in report.diagnostics}
     assert report.verdict in case.verdicts, (report.verdict, report.theorem, codes)
