@@ -32,10 +32,16 @@ def families(per_family: int) -> list[str]:
 
 
 def build(name: str) -> Example:
-    """The model with random weights and one minibatch of two images of its own size."""
-    model = _timm().create_model(name, pretrained=False)
+    """The model, without memory where its constructor allows, and one minibatch of two images of its own size."""
+    device = "meta"
+    try:
+        with torch.device(device):
+            model = _timm().create_model(name, pretrained=False)
+    except (NotImplementedError, RuntimeError):
+        device = "cpu"
+        model = _timm().create_model(name, pretrained=False)
     channels, height, width = model.default_cfg.get("input_size", (3, 224, 224))
-    return Example(model, (torch.zeros(2, channels, height, width),))
+    return Example(model, (torch.zeros(2, channels, height, width, device=device),))
 
 
 def main() -> int:

@@ -89,6 +89,20 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
             found.append(_hook("saved tensors pass through pack and unpack hooks", user_line(_stack())[0]))
         return enter(self)
 
+    return [
+        *_watched_flags(found),
+        (torch.Tensor, "data", property(_detached, _refuse_assignment)),
+        (torch.Tensor, "grad_fn", property(watched_node)),
+        (torch.inference_mode, "__enter__", _enter_no_grad),
+        (torch.inference_mode, "__exit__", _leave_no_grad),
+        (BackwardCFunction, "__init__", watched_context),
+        (torch.Tensor, "register_hook", watched_hook),
+        (saved_tensors_hooks, "__enter__", watched_enter),
+        (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
+    ]
+
+
+def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
     def note_flag(tensor: torch.Tensor, value: bool) -> None:
         frees_or_freezes = not value or isinstance(tensor, nn.Parameter)
         if tensor.requires_grad != value and frees_or_freezes:
@@ -114,14 +128,6 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
         (torch.Tensor, "requires_grad_", watched_flag),
         (torch.Tensor, "requires_grad", property(_REQUIRES_GRAD.__get__, watched_assignment)),
         (nn.Module, "requires_grad_", watched_module),
-        (torch.Tensor, "data", property(_detached, _refuse_assignment)),
-        (torch.Tensor, "grad_fn", property(watched_node)),
-        (torch.inference_mode, "__enter__", _enter_no_grad),
-        (torch.inference_mode, "__exit__", _leave_no_grad),
-        (BackwardCFunction, "__init__", watched_context),
-        (torch.Tensor, "register_hook", watched_hook),
-        (saved_tensors_hooks, "__enter__", watched_enter),
-        (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
     ]
 
 
