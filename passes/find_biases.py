@@ -234,6 +234,9 @@ class _Interpreter:
         return (EntryClass(exact, classes[0].mask & ~kept, True),)
 
     def _affine(self, node: Node) -> Classes:
+        if self._is_positive_scaling(node):
+            data = node.arguments["input"]
+            return tuple(_map(c, lambda push: push.scaled(None)) for c in self.of(data.id))
         name = self.facts.semantics[node.id].bias
         bias = node.arguments.get(name) if name else None
         rest = [s for s in self.facts.graph.inputs_of[node.id] if not (isinstance(bias, Ref) and s == bias.id)]
@@ -248,6 +251,14 @@ class _Interpreter:
         ratio = max(1.0, node.numel / max(1, self.facts.graph.nodes[bias.id].numel))
         region = EntryClass({}, lost, varies)
         return tuple(_sum(region, _map(c, lambda push: push.spread(ratio))) for c in self.of(bias.id))
+
+    def _is_positive_scaling(self, node: Node) -> bool:
+        """Eval-mode batch normalisation without gamma and beta: (x - mean) / sqrt(var + eps), with constants."""
+        a = node.arguments
+        if node.op != "aten.batch_norm.default" or a.get("training") or a.get("weight") or a.get("bias"):
+            return False
+        statistics = (a.get("running_mean"), a.get("running_var"))
+        return all(isinstance(s, Ref) and not self.facts.depends[s.id] for s in statistics)
 
     def _dropout(self, node: Node) -> Classes:
         classes = [c for s in self._varying_inputs(node) for c in self.of(s)]

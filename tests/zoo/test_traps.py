@@ -93,6 +93,8 @@ CASES = [
     Case("dropout after the bias, alone", lambda m, x: F.relu(F.dropout(x * m.w + m.b, 0.5)), WB, ("certified",)),
     Case("normalised after the bias", lambda m, x: F.relu(F.batch_norm(x + m.b, None, None, training=True)), {"b": (3,)},
          NOT_CERTIFIED),
+    Case("normalised by fixed statistics after the bias",
+         lambda m, x: F.relu(F.batch_norm(x * m.w + m.b, torch.zeros(3), torch.ones(3))), WB, ("certified",)),
     Case("layer norm after the bias", lambda m, x: F.relu(F.layer_norm(x + m.b, (3,))), {"b": (3,)}, NOT_CERTIFIED),
     Case("affine beta after normalisation", lambda m, x: F.relu(F.layer_norm(x * m.w, (3,), None, m.b)), WB, ("certified",)),
     Case("times exp of another parameter", lambda m, x: F.relu((x + m.b) * m.w.exp()), WB, ("certified",)),
