@@ -264,12 +264,10 @@ class _Chains:
             measured = self.proxies.scalar(
                 node.op, constants, operand, tuple(float(b) for b in breaks), _dtype_of(node, operand, self.facts)
             ) if breaks else ()
-            if measured is None or len(measured) != len(breaks):
+            shape = Piecewise(breaks, pieces, at, (Fraction(0),) * len(breaks))
+            if measured is None or not _agrees(measured, shape):
                 return None
-            slopes = tuple(
-                _exact_slope(proxy, Piecewise(breaks, pieces, at, (Fraction(0),) * len(breaks)), i)
-                for i, proxy in enumerate(measured)
-            )
+            slopes = tuple(_exact_slope(proxy, shape, i) for i, proxy in enumerate(measured))
             return piecewise.apply(Piecewise(breaks, pieces, at, slopes), inner)
         return None
 
@@ -504,6 +502,16 @@ def _select(base: str, arguments: dict[str, Any], values: Mapping[str, Piecewise
         lambda p, v: p[1] if v[0] else p[2],
         lambda v, s: s[1] if v[0] else s[2],
     )
+
+
+def _agrees(measured: tuple[Proxy, ...], shape: Piecewise) -> bool:
+    """The measurement settled, and found the one-sided slopes that the exact pieces have."""
+    if len(measured) != len(shape.breaks):
+        return False
+    pairs = [(p.left, shape.left_slope(i)) for i, p in enumerate(measured)]
+    pairs += [(p.right, shape.right_slope(i)) for i, p in enumerate(measured)]
+    close = all(abs(found - float(exact)) <= 1e-2 * max(1.0, abs(float(exact))) for found, exact in pairs)
+    return close and all(p.stable for p in measured)
 
 
 def _exact_slope(proxy: Proxy, shape: Piecewise, i: int) -> Fraction:
