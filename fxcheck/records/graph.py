@@ -43,6 +43,9 @@ class Node:
     - ``fxcheck.getitem``: output ``arguments["index"]`` of the multi-output node ``arguments["self"]``.
     - ``fxcheck.view_write``: ``arguments["self"]`` with the entries seen by a view replaced by
       ``arguments["source"]``: what is left of an in-place operation on a view.
+    - ``fxcheck.running_statistics``: what normalisation over the batch writes into its statistics.
+    - ``fxcheck.written``, ``fxcheck.unknown_view``, ``fxcheck.size``, ``fxcheck.arithmetic``, ``higher_order.*`` and
+      ``python.*``: values that only their dependence is known of; they have no semantics and stay UNKNOWN.
     """
 
     id: int
