@@ -6,19 +6,12 @@ what autograd really runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from fxcheck.records.graph import Ref
-
-
-class Emitter(Protocol):
-    """What an expansion needs of the lowering."""
-
-    def emit(self, op: str, arguments: Mapping[str, Any], value: Any, **extra: Any) -> int: ...
-
 
 Expansion = Callable[[Any, dict[str, Any], Any, dict[str, Any]], int]
 

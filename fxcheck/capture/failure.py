@@ -7,7 +7,7 @@ import traceback
 
 import torch
 
-from fxcheck.capture.origin import user_line
+from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 
 _CAUSES = (
@@ -54,8 +54,6 @@ def _first_line(text: str) -> str:
 def _where(error: Exception) -> str:
     """The innermost line of the user's code, or of the package that the model comes from; never one of torch."""
     root = os.path.dirname(torch.__file__) + os.sep
-    trace = "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n'
-                    for f in traceback.extract_tb(error.__traceback__)
-                    if "fxcheck/capture" not in f.filename and not f.filename.startswith(root))  # fmt: skip
-    location, source = user_line(trace)
+    frames = traceback.extract_tb(error.__traceback__)
+    location, source = user_line_of(f for f in frames if not f.filename.startswith(root))
     return f"{location} ({source})" if source else location

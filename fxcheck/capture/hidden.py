@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 
-from fxcheck.capture.origin import user_line
+from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
@@ -77,16 +77,16 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
 
     def watched_node(self: torch.Tensor) -> Any:
         if isinstance(self, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
-            found.append(_hook("the forward reaches for grad_fn, where hooks can be put", user_line(_stack())[0]))
+            found.append(_hook("the forward reaches for grad_fn, where hooks can be put", _here()[0]))
         return _GRAD_FN.__get__(self)
 
     def watched_hook(self: torch.Tensor, hook: Any) -> Any:
-        found.append(_hook("a tensor hook is registered in the forward", user_line(_stack())[0]))
+        found.append(_hook("a tensor hook is registered in the forward", _here()[0]))
         return register(self, hook)
 
     def watched_enter(self: Any) -> Any:
         if not type(self).__module__.startswith("torch.") or type(self) is saved_tensors_hooks:
-            found.append(_hook("saved tensors pass through pack and unpack hooks", user_line(_stack())[0]))
+            found.append(_hook("saved tensors pass through pack and unpack hooks", _here()[0]))
         return enter(self)
 
     return [
@@ -106,7 +106,7 @@ def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
     def note_flag(tensor: torch.Tensor, value: bool) -> None:
         frees_or_freezes = not value or isinstance(tensor, nn.Parameter)
         if tensor.requires_grad != value and frees_or_freezes:
-            found.append(_flag(user_line(_stack())[0]))
+            found.append(_flag(_here()[0]))
 
     def watched_flag(tensor: torch.Tensor, value: bool = True) -> torch.Tensor:
         if not _inside_torch(sys._getframe(1).f_code.co_filename):
@@ -160,7 +160,7 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    location, source = user_line(_stack())
+    location, source = _here()
     if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
         raise CaptureError(
             f"the forward assigns .data of a tensor at {location} ({source}), which no captured graph shows",
@@ -187,14 +187,13 @@ def _needs_gradient(args: tuple[Any, ...]) -> bool:
     return any(isinstance(v, torch.Tensor) and v.requires_grad for v in leaves)
 
 
-def _stack() -> str:
-    frames = traceback.extract_stack()[:-2]
-    return "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n' for f in frames
-                   if "fxcheck/capture" not in f.filename)  # fmt: skip
+def _here() -> tuple[str, str]:
+    """The user's line that is running."""
+    return user_line_of(traceback.extract_stack())
 
 
 def _custom(cls: Any) -> Diagnostic:
-    location, _ = user_line(_stack())
+    location, _ = _here()
     return Diagnostic(
         "FX502", f"custom autograd Function {cls.__name__} has a backward of its own, which need not be the derivative "
         "of its forward", "Write the forward with ordinary operators, or accept that no theorem covers it.", location,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +56,11 @@ def user_line(trace: str) -> tuple[str, str]:
     not_torch = [f for f in frames if f"{os.sep}torch{os.sep}" not in f[0]]
     file, line, source = (outside or not_torch or frames)[-1]
     return f"{_short(file, bool(outside))}:{line}", source.strip()
+
+
+def user_line_of(frames: Iterable[traceback.FrameSummary]) -> tuple[str, str]:
+    """As ``user_line``, for the frames of a traceback or of the running stack."""
+    return user_line("".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n' for f in frames))
 
 
 def _short(file: str, is_user_file: bool) -> str:

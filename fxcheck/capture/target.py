@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from fxcheck.capture.origin import user_line
+from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError, TargetError
 
 _FACTORIES = ("model", "get_model", "build_model")
@@ -264,10 +264,7 @@ def _example_inputs(namespace: ModuleType, where: str) -> Any:
 
 def _user_error(doing: str, error: Exception) -> TargetError:
     frames = traceback.extract_tb(error.__traceback__)
-    mine = f"{os.sep}fxcheck{os.sep}capture"
-    text = "".join(f'File "{f.filename}", line {f.lineno}, in {f.name}\n  {f.line or ""}\n' for f in frames
-                   if mine not in f.filename and "importlib" not in f.filename)  # fmt: skip
-    location, source = user_line(text)
+    location, source = user_line_of(f for f in frames if "importlib" not in f.filename)
     if isinstance(error, SyntaxError) and error.filename:
         location, source = f"{os.path.basename(error.filename)}:{error.lineno}", (error.text or "").strip()
     place = f" at {location}" + (f" ({source})" if source else "") if location else ""

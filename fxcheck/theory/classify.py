@@ -79,8 +79,8 @@ def classify(model: Structured, batch_size: int | None) -> Classified:
         verdict = Verdict.UNCOVERED
     named = theorem if verdict in (Verdict.CERTIFIED, Verdict.RUNTIME) else None
     return Classified(
-        verdict, named, _subdifferential(verdict, named, judged), _conditions(model, judged), _structure(model, judged),
-        layers, model.findings, _assumptions(model, batch_size),
+        verdict, named, _subdifferential(verdict, named, judged), _conditions(model, judged), _structure(model, len(layers)),
+        layers, model.findings, _assumptions(model),
     )  # fmt: skip
 
 
@@ -263,19 +263,14 @@ def _conditions(model: Structured, judged: tuple[Judged, ...]) -> Conditions:
     )
 
 
-def _structure(model: Structured, judged: tuple[Judged, ...]) -> Structure:
+def _structure(model: Structured, layers: int) -> Structure:
     return Structure(
-        model.scalar_parameters, model.scalar_trainable, len(_reported(judged, model)),
+        model.scalar_parameters, model.scalar_trainable, layers,
         sum(u.kind is UnitKind.ACTIVATION for u in model.units), sum(u.is_max for u in model.units),
         model.constant_kinks, model.dead_kinks, any(u.residual for u in model.units), model.normalisation,
     )  # fmt: skip
 
 
-def _reported(judged: tuple[Judged, ...], model: Structured) -> list[Unit]:
-    singular = [u for u in model.units if u.kind is UnitKind.SINGULAR]
-    return [unit for j in judged for unit, _ in _fused(j.units)] + singular
-
-
-def _assumptions(model: Structured, batch_size: int | None) -> tuple[str, ...]:
+def _assumptions(model: Structured) -> tuple[str, ...]:
     smooth = ("smooth criterion",) if model.smooth_criterion else ()
     return (*smooth, *model.assumptions)
