@@ -6,17 +6,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxcheck.api import analyze
-    from fxcheck.errors import FxcheckError
+    from fxcheck.api import analyze, instrument
+    from fxcheck.errors import FxcheckError, NonFiniteError, StepError, UncoveredModel
     from fxcheck.records.finding import Verdict
     from fxcheck.records.report import Report
+    from fxcheck.records.step import StepResult
+    from fxcheck.runtime.checked import CheckedModule
 
 __version__ = "0.1.0"
-__all__ = ["FxcheckError", "Report", "Verdict", "__version__", "analyze"]
+__all__ = ["CheckedModule", "FxcheckError", "NonFiniteError", "Report", "StepError", "StepResult", "UncoveredModel",
+           "Verdict", "__version__", "analyze", "instrument"]  # fmt: skip
 
 _HOMES = {
     "analyze": "fxcheck.api",
+    "instrument": "fxcheck.api",
     "FxcheckError": "fxcheck.errors",
+    "NonFiniteError": "fxcheck.errors",
+    "StepError": "fxcheck.errors",
+    "UncoveredModel": "fxcheck.errors",
+    "CheckedModule": "fxcheck.runtime.checked",
+    "StepResult": "fxcheck.records.step",
     "Report": "fxcheck.records.report",
     "Verdict": "fxcheck.records.finding",
 }

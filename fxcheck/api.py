@@ -15,19 +15,19 @@ from torch import nn
 
 from fxcheck.capture.export import SAME_AS_OUTPUT, Captured, capture, captured_archive
 from fxcheck.capture.inputs import example_inputs, first_accepted, parse_shape
-from fxcheck.capture.lower import lower
 from fxcheck.capture.numeric import compare_numerically
 from fxcheck.capture.target import load, load_callable
 from fxcheck.errors import UsageError
 from fxcheck.ops.measured import Measured
 from fxcheck.ops.proxies import SavedFirst
 from fxcheck.ops.proxies import load as load_proxies
-from fxcheck.passes.pipeline import structure
+from fxcheck.passes.pipeline import study
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.proxy_table import ProxyTable
 from fxcheck.records.report import Report
+from fxcheck.records.step import StepResult
 from fxcheck.records.target_spec import TargetSpec
-from fxcheck.theory.classify import classify
+from fxcheck.runtime.checked import CheckedModule, Settings, check_policy
 
 
 def analyze(
@@ -72,6 +72,70 @@ def analyze(
     seconds = time.perf_counter() - started
     name = type(model).__name__
     return report_on(captured, name, batch_size=batch_size, wrt=wrt, proxies=proxies, capture_seconds=seconds)
+
+
+def instrument(
+    model: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    loss: Callable[..., Any] | None = None,
+    target: Any = None,
+    batch_size: int | None = None,
+    wrt: Iterable[nn.Parameter] | torch.optim.Optimizer | None = None,
+    on_uncertified: str | Callable[[StepResult], Any] = "record",
+    allow_uncovered: bool = False,
+    exact_ties: bool = False,
+) -> CheckedModule:
+    """Rewrite a model so that each of its training steps is checked.
+
+    Args:
+        model: any module that ``torch.export`` captures; the result shares its parameters and buffers.
+        args: example inputs, a tuple or one tensor, with values: the rewritten model is run on them once.
+        kwargs: example keyword inputs.
+        loss: from the output (or from output and target) to a scalar; makes its kinks part of what is checked, through
+            ``checked.loss``.
+        target: example target for ``loss``.
+        batch_size: 1 asks for T1, which certifies steps of one forward of one sample.
+        wrt: the parameters that the step updates, or the optimizer; None for all with requires_grad.
+        on_uncertified: ``record``, ``warn``, ``raise``, or a callable that is given the step.
+        allow_uncovered: count touches and ties of a model that no theorem covers; its steps are never certified.
+        exact_ties: settle T_j of every tie by exact backward passes, as the paper's Table 2 does.
+
+    Returns:
+        The checked module.
+
+    Raises:
+        UncoveredModel: no theorem covers the model, and ``allow_uncovered`` is False.
+        CaptureError: the model cannot be captured.
+        FxcheckError: other bad input, or the rewritten model does not reproduce the original.
+
+    Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024).
+    """
+    check_policy(on_uncertified)
+    if target is not None and loss is None:
+        raise UsageError("a target was given, but no loss", hint="pass loss=criterion too")
+    args = args if isinstance(args, tuple) else (args,)
+    names = _names_of(model, loss, _parameters(wrt))
+    settings = Settings(loss, target is not None, batch_size, names, on_uncertified, allow_uncovered, exact_ties)
+    checked = CheckedModule(model, settings)
+    checked.prepare(args, kwargs or {}, target)
+    return checked
+
+
+def _names_of(
+    model: nn.Module, loss: Callable[..., Any] | None, wrt: list[nn.Parameter] | None
+) -> tuple[str, ...] | None:
+    if wrt is None:
+        return None
+    roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    names = {id(p): n for r in roots for n, p in r.named_parameters()}
+    if any(id(p) not in names for p in wrt):
+        raise UsageError(
+            f"wrt holds {sum(id(p) not in names for p in wrt)} tensors that are not parameters of the model",
+            hint="give parameters of the model (or of a loss that is a module), or its optimizer",
+        )
+    return tuple(names[id(p)] for p in wrt)
 
 
 def analyze_target(spec: TargetSpec) -> Report:
@@ -135,13 +199,7 @@ def report_on(
     started = time.perf_counter()
     source = _proxy_source(proxies)
     origin = source.saved.table.torch if isinstance(source, SavedFirst) else ""
-    graph = lower(captured, _parameters(wrt))
-    if batch_size is not None and graph.batch != batch_size:
-        raise UsageError(
-            f"the example minibatch holds {graph.batch} samples, but batch_size is {batch_size}",
-            hint="give example inputs whose first dimension is the batch size",
-        )
-    found = classify(structure(graph, source, captured.hidden), batch_size)
+    found = study(captured, source, wrt=_parameters(wrt), batch_size=batch_size).classified
     hidden = ("an archive shows no custom autograd Functions and no hooks",) if captured.mode == "exported" else ()
     timings = {"capture": capture_seconds, "analyse": time.perf_counter() - started}
     return Report(

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,8 @@ import fxcheck
 from fxcheck.errors import FxcheckError, UsageError
 
 if TYPE_CHECKING:
+    from fxcheck.lp.recheck import Recheck
+    from fxcheck.records.certificate import Certificate
     from fxcheck.records.report import FailedTarget, Report
     from fxcheck.records.target_spec import TargetSpec
 
@@ -294,6 +297,35 @@ def explain(
         _write("".join(f"{p.name:<12} {p.title.partition(': ')[2]}\n" for p in listed), None)
     else:
         _write(pages.page(name).text, None)
+
+
+# verify ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def verify(
+    certificate: Annotated[str, typer.Argument(metavar="CERTIFICATE", help="A file that step.certificate.save wrote.")],
+) -> None:
+    """Re-check a saved runtime certificate in exact arithmetic, without trusting the solver."""
+    from fxcheck.lp.recheck import recheck
+    from fxcheck.records.certificate import Certificate
+
+    saved = Certificate.load(certificate)
+    found = recheck(saved)
+    _write(_recheck_text(certificate, saved, found), None)
+    raise typer.Exit(0 if found.confirmed else FELL_SHORT)
+
+
+def _recheck_text(path: str, saved: Certificate, found: Recheck) -> str:
+    claims = Counter(block.claim for block in saved.blocks)
+    listed = ", ".join(f"{claim}: {count}" for claim, count in claims.items())
+    lines = [
+        f"{'confirmed' if found.confirmed else 'refuted'}: {path!r}, verdict {saved.verdict}, torch {saved.torch!r}",
+        *(f"  {problem}" for problem in found.problems),
+        f"checked in exact arithmetic: blocks {found.checked}" + (f" ({listed})" if listed else ", nothing to check"),
+        "This checks feasibility of the rows in the file, not that the rows belong to a model.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 # Streams ---------------------------------------------------------------------------------------

@@ -45,3 +45,15 @@ class CaptureError(FxcheckError):
 
 class ProxyError(FxcheckError):
     """Saved proxies cannot be read, or an operator cannot be measured."""
+
+
+class NonFiniteError(FxcheckError):
+    """A forward computed NaN or infinity: an error, never a verdict."""
+
+
+class StepError(FxcheckError):
+    """A checked module was used in a way that makes a step meaningless: nothing was decided."""
+
+
+class UncoveredModel(FxcheckError):
+    """No theorem covers the model, so its steps cannot be checked; the message lists the diagnostics."""

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from fxcheck.passes.annotate import Annotated, annotate
 from fxcheck.passes.describe_layers import describe_layers
 from fxcheck.passes.find_activations import ProxySource, find_activations
 from fxcheck.passes.find_units import find_units
 from fxcheck.passes.group_layers import group_layers
+from torch import nn
 
+from fxcheck.capture.export import Captured
+from fxcheck.capture.lower import Sources, lower_with_sources
+from fxcheck.errors import UsageError
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Graph
 from fxcheck.records.layer import Structured
-from fxcheck.theory.classify import is_certified
+from fxcheck.theory.classify import Classified, classify, is_certified
 
 
-def structure(graph: Graph, proxies: ProxySource, hidden: tuple[Diagnostic, ...] = ()) -> Structured:
+@dataclass(frozen=True)
+class Study:
+    """A captured model as every front door sees it: the graph, its layers, and the static verdict."""
+
+    graph: Graph
+    sources: Sources
+    facts: Annotated
+    structured: Structured
+    classified: Classified
+
+
+def study(
+    captured: Captured, proxies: ProxySource, *, wrt: Collection[nn.Parameter] | None = None,
+    batch_size: int | None = None,
+) -> Study:  # fmt: skip
+    """The static analysis of a captured model.
+
+    Args:
+        captured: the exported program.
+        proxies: where measured derivatives come from.
+        wrt: the parameters that the step updates; None for all with requires_grad.
+        batch_size: the only minibatch size to decide for; None for all.
+
+    Raises:
+        UsageError: the example minibatch has another size than ``batch_size``.
+    """
+    graph, sources = lower_with_sources(captured, wrt)
+    if batch_size is not None and graph.batch != batch_size:
+        raise UsageError(
+            f"the example minibatch holds {graph.batch} samples, but batch_size is {batch_size}",
+            hint="give example inputs whose first dimension is the batch size",
+        )
+    facts = annotate(graph)
+    structured = structure(facts, proxies, captured.hidden)
+    return Study(graph, sources, facts, structured, classify(structured, batch_size))
+
+
+def structure(facts: Annotated, proxies: ProxySource, hidden: tuple[Diagnostic, ...] = ()) -> Structured:
     """Find the layers of a captured model.
 
     Args:
-        graph: the captured model.
+        facts: the captured model, annotated.
         proxies: where measured derivatives come from.
         hidden: findings that the graph does not show (custom Functions, hooks).
 
     Returns:
         Units, groups in a total order, and findings; ready for ``fxcheck.theory.classify``.
     """
-    facts = annotate(graph)
+    graph = facts.graph
     units = find_units(facts, find_activations(facts, proxies), proxies)
     grouped, groups = group_layers(facts, units.units, lambda members, mask: is_certified(members, mask, graph.batch))
     trainable = [graph.nodes[n] for n in graph.trainable]

@@ -89,7 +89,7 @@ def capture(
     for root in roots:
         _refuse_unready(root)
         _refuse_non_finite(root)
-    with _left_as_it_was(nn.ModuleList(roots)):
+    with left_as_it_was(nn.ModuleList(roots)):
         _set_mode(model, mode)
         if target is SAME_AS_OUTPUT:
             target = _like_output(model, args, dict(kwargs or {}))
@@ -278,7 +278,7 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators."""
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
     contents = [(b, b.clone()) for b in model.buffers() if not b.is_meta]

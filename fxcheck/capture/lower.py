@@ -27,7 +27,35 @@ _UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_nor
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where the program holds what the single-assignment graph names: the way back for a rewriting pass."""
+
+    emitter_of: Mapping[int, Place]
+    """The program's node whose translation a graph node is part of; leaves have none."""
+    holder_of: Mapping[int, Place]
+    """The program's node that returns a graph node's value; what an expanded composite computes inside has none."""
+    operand_of: Mapping[tuple[int, int], Place]
+    """(graph node, graph node that it reads) -> the program's node from which it read that value."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node of the exported program."""
+
+    path: tuple[str, ...]
+    """Attribute names of the subgraphs that hold it; empty for the main graph."""
+    name: str
+
+
 def lower(captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None) -> Graph:
+    """The graph alone; see ``lower_with_sources``."""
+    return lower_with_sources(captured, wrt)[0]
+
+
+def lower_with_sources(
+    captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None
+) -> tuple[Graph, Sources]:
     """Translate a captured model.
 
     Args:
@@ -35,17 +63,19 @@ def lower(captured: Captured, wrt: Collection[torch.nn.Parameter] | None = None)
         wrt: the parameters that the step updates; None for all with requires_grad.
 
     Returns:
-        The graph, in execution order, with in-place operations replaced by new values that every alias sees.
+        The graph, in execution order, with in-place operations replaced by new values that every alias sees; and
+        where the program computes them.
     """
     if wrt is not None:
         _refuse_strangers(captured, wrt)
     lowering = _Lowering(captured, None if wrt is None else {id(p) for p in wrt})
     outputs = lowering.run()
     shape = lowering.batch_shape
-    return Graph(
+    graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
         dict(lowering.trainable),
     )  # fmt: skip
+    return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 
 
 def _refuse_strangers(captured: Captured, wrt: Collection[torch.nn.Parameter]) -> None:
@@ -91,6 +121,11 @@ class _Lowering:
         self.knows_memory = captured.mode != "exported"
         """False for an archive: its example values have lost who shares memory with whom."""
         self.origins = OriginReader(captured.strip_prefix)
+        self.path: tuple[str, ...] = ()
+        """Attribute names of the subgraph that is being translated."""
+        self.emitter_of: dict[int, Place] = {}
+        self.holder_of: dict[int, Place] = {}
+        self.operand_of: dict[tuple[int, int], Place] = {}
 
     # Values ------------------------------------------------------------------------------------
 
@@ -239,12 +274,24 @@ class _Lowering:
             if node.op == "get_attr":
                 env[node] = self._attribute(module, node)
             elif node.op == "call_function":
+                first = len(self.nodes)
+                read = {self.read(env[a]): a for a in node.all_input_nodes if isinstance(env.get(a), _Slot)}
                 env[node] = self._call(node, env, grad)
+                self._remember(node, range(first, len(self.nodes)), read)
+                if isinstance(env[node], _Slot):
+                    self.holder_of.setdefault(self.read(env[node]), Place(self.path, node.name))
             elif node.op == "output":
                 flat = fx.map_arg(node.args[0], lambda n: n)
                 return [(n if isinstance(n, fx.Node) else None, env[n] if isinstance(n, fx.Node) else n)
                         for n in _flatten(flat)]  # fmt: skip
         return []
+
+    def _remember(self, node: fx.Node, emitted: range, read: Mapping[int, fx.Node]) -> None:
+        """Which node of the program computed the emitted values, and from which nodes it read its operands."""
+        for id_ in emitted:
+            self.emitter_of.setdefault(id_, Place(self.path, node.name))
+            for operand, held_by in read.items():
+                self.operand_of.setdefault((id_, operand), Place(self.path, held_by.name))
 
     def _attribute(self, module: fx.GraphModule, node: fx.Node) -> Any:
         value: Any = module
@@ -318,7 +365,10 @@ class _Lowering:
                 inside = True
             module = env[args[body]]  # type: ignore[index]
             operands = [env[a] if isinstance(a, fx.Node) else a for a in args[body + 1 :]]
-            return [value for _, value in self._inline(module, operands, inside)]
+            outer, self.path = self.path, (*self.path, str(args[body].target))  # type: ignore[union-attr]
+            returned = [value for _, value in self._inline(module, operands, inside)]
+            self.path = outer
+            return returned
         tensors = tuple(Ref(self.read(env[a])) for a in node.all_input_nodes if isinstance(env[a], _Slot))
         id_ = self.emit(f"higher_order.{name}", {"operands": tensors}, node.meta.get("val"), name=node.name,
                         origin=self.origins.of(node), grad_enabled=grad)  # fmt: skip

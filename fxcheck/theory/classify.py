@@ -44,6 +44,17 @@ class Judged:
         return any(u.is_max for u in self.units)
 
     @property
+    def is_one_layer(self) -> bool:
+        """One max and the single activation fused with it are one layer of the report."""
+        return len(self.kinked) == 1 and sum(u.is_max for u in self.units) == 1
+
+    @property
+    def name(self) -> str:
+        """Under the activation's name, as the report lists it."""
+        first = self.kinked[0] if self.is_one_layer else self.units[0]
+        return first.display or first.name
+
+    @property
     def is_certified(self) -> bool:
         return not self.flaws and not self.has_max and self.certificate.certifies
 
@@ -70,7 +81,7 @@ def classify(model: Structured, batch_size: int | None) -> Classified:
 
     Source: T1, T4, T5, T6, T8 of the paper; static discharge per group is theory 4.8.
     """
-    judged = tuple(_judge(model, g) for g in model.groups)
+    judged = judge(model)
     singular = tuple(u for u in model.units if u.kind is UnitKind.SINGULAR)
     theorem = _theorem(model, judged, singular, batch_size)
     layers = _layers(model, judged, singular, theorem)
@@ -88,6 +99,11 @@ def is_certified(units: tuple[Unit, ...], fresh: int, batch: int) -> bool:
     """Whether units, taken as one group with these fresh parameters, are certified statically."""
     group = Group(0, tuple(u.index for u in units), fresh, fresh)
     return Judged(group, units, find_certificate(units, fresh, batch), _flaws(units)).is_certified
+
+
+def judge(model: Structured) -> tuple[Judged, ...]:
+    """The groups in their total order, each with its bias certificate and its flaws."""
+    return tuple(_judge(model, g) for g in model.groups)
 
 
 def _judge(model: Structured, group: Group) -> Judged:

@@ -1,0 +1,113 @@
+"""Witnesses are checked here, with error-bounded or exact arithmetic; nothing here trusts a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from fxcheck.lp import exact
+
+UNIT = 2.0**-53
+"""Unit roundoff u of float64."""
+_EXACT_ENTRIES = 200_000
+"""Rows with more entries than this together are not checked exactly when the error bound is inconclusive."""
+_UNDERFLOW = 2.0**-900
+"""More than all underflow can add up to in products of scaled vectors; see ``power_scaled``."""
+
+
+def power_scaled(rows: np.ndarray) -> np.ndarray:
+    """Each row times a power of two that brings its largest entry into [2**-74, 2**24), mostly [1/2, 1).
+
+    No entry is rounded, except that one more than 2**900 times smaller than the largest may underflow.
+
+    Args:
+        rows: (K, D) float64.
+    """
+    top = np.frexp(np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)))[1]
+    return rows * np.ldexp(1.0, np.clip(-top, -1000, 1000))[:, None]
+
+
+def lengths(rows: np.ndarray) -> np.ndarray:
+    """Computed Euclidean norms of rows that were scaled; (K, D) to (K,)."""
+    return np.sqrt(np.einsum("kd,kd->k", rows, rows))
+
+
+def surely_positive(rows: np.ndarray, row_error: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """For each row, is <a_k, x> > row_error[k] * ||a_k|| * ||x|| beyond all rounding? False also when unsure.
+
+    Args:
+        rows: (K, D) float64.
+        row_error: (K,) float64 >= 0.
+        x: (D,) float64.
+
+    Returns:
+        (K,) bool.
+    """
+    return clears(power_scaled(rows), row_error, power_scaled(x[None]))
+
+
+def clears(scaled: np.ndarray, row_error: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """As ``surely_positive``, of vectors that ``power_scaled`` returned, with one direction or one for each row.
+
+    The computed dot product of n terms is off by at most gamma_n sum|a_j||x_j| <= gamma_n ||a|| ||x||, where
+    gamma_n = n u / (1 - n u), in whatever order it was summed; the computed norms by a factor 1 + gamma_n or less.
+
+    Args:
+        scaled: (K, D) float64.
+        row_error: (K,) float64 >= 0.
+        directions: (1, D) or (K, D) float64.
+
+    Returns:
+        (K,) bool.
+    """
+    n = scaled.shape[1]
+    with np.errstate(all="ignore"):  # what overflows compares as False
+        dots = np.einsum("kd,kd->k", scaled, np.broadcast_to(directions, scaled.shape))
+        margin = (row_error + 1.1 * (n + 8) * UNIT) * (1 + 1.1 * (n + 16) * UNIT)
+        return np.asarray(dots > margin * lengths(scaled) * lengths(directions) + _UNDERFLOW)
+
+
+def is_direction(rows: np.ndarray, row_error: np.ndarray, x: np.ndarray) -> bool:
+    """Does x satisfy <a_k, x> > row_error[k] * ||a_k|| * ||x|| for every k?
+
+    Args:
+        rows: (K, D) float64.
+        row_error: (K,) float64 >= 0.
+        x: (D,) float64.
+
+    Returns:
+        True only when that is proved: by an error bound, or exactly where the bound is inconclusive and the rows
+        in question are few. False for a wrong shape and for nan or infinity.
+    """
+    if x.shape != rows.shape[1:] or row_error.shape != rows.shape[:1] or not _finite(rows, row_error, x):
+        return False
+    unsure = ~surely_positive(rows, row_error, x)
+    if not unsure.any():
+        return True
+    doubtful = rows[unsure]
+    if doubtful.size > _EXACT_ENTRIES or surely_positive(-doubtful, np.zeros(len(doubtful)), x).any():
+        return False
+    return bool(exact.positive_on(doubtful, row_error[unsure], x).all())
+
+
+def are_multipliers(rows: np.ndarray, multipliers: Sequence[Fraction]) -> bool:
+    """Is y >= 0, not all 0, with sum_k y_k a_k = 0 exactly?
+
+    Args:
+        rows: (K, D) float64.
+        multipliers: (K,) the y_k.
+
+    Returns:
+        False also for a wrong length and for nan or infinity.
+
+    Source: Gordan's theorem: then no x has <a_k, x> > 0 for all k.
+    """
+    if len(multipliers) != len(rows) or not _finite(rows):
+        return False
+    return all(y >= 0 for y in multipliers) and any(multipliers) and exact.cancel(rows, multipliers)
+
+
+def _finite(*arrays: np.ndarray) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)

@@ -1,0 +1,64 @@
+"""Whether an operator that is analytic but at some points was run at one of them (theory 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fxcheck.records.graph import Ref
+
+_NORMS = ("linalg_vector_norm", "norm", "frobenius_norm", "linalg_norm", "linalg_matrix_norm", "pairwise_distance",
+          "cdist", "dist", "pdist", "norm_except_dim", "hypot")  # fmt: skip
+_SPREADS = ("std", "std_mean")
+
+
+def reaches_singular_point(
+    operator: str, arguments: Mapping[str, Any], operands: Mapping[int, Tensor], result: Tensor
+) -> bool | None:
+    """Look at one call.
+
+    Args:
+        operator: overload, as ``aten.sqrt.default``.
+        arguments: by schema name, tensors as ``Ref``.
+        operands: the tensors by graph node.
+        result: what the call returned.
+
+    Returns:
+        True at a point where it is not differentiable, False off it, None where no rule says.
+    """
+    base = operator.split(".")[1]
+    if base in _NORMS:
+        return _norm(base, arguments, operands, result)
+    first = operands.get(_id(arguments.get("self")))
+    if first is None:
+        return None
+    if base in ("sqrt", "pow"):
+        return bool((first <= 0).any())
+    if base in ("acos", "asin", "arccos", "arcsin"):
+        return bool((first.abs() >= 1).any())
+    if base in _SPREADS:
+        return bool((result == 0).any())
+    return None
+
+
+def _norm(base: str, arguments: Mapping[str, Any], operands: Mapping[int, Tensor], result: Tensor) -> bool | None:
+    order = arguments.get("ord", arguments.get("p", 2.0))
+    order = 2.0 if order is None or order == "fro" else order
+    if not isinstance(order, (int, float)):
+        return None
+    if order > 1:
+        return bool((result == 0).any()) or (order != 2 and _any_zero(operands))
+    names = [n for n in ("self", "x1") if isinstance(arguments.get(n), Ref)]
+    if order != 1 or base not in ("linalg_vector_norm", "norm") or not names:
+        return None
+    return _any_zero({0: operands[_id(arguments[names[0]])]})
+
+
+def _any_zero(operands: Mapping[int, Tensor]) -> bool:
+    return any(bool((v == 0).any()) for v in operands.values() if v.is_floating_point())
+
+
+def _id(value: Any) -> int:
+    return value.id if isinstance(value, Ref) else -1

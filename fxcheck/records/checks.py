@@ -1,0 +1,129 @@
+"""What is to be observed in a forward, so that a training step can be decided: the plan of the runtime checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fxcheck.records.finding import Diagnostic
+
+
+class CheckKind(StrEnum):
+    """What one check node looks for."""
+
+    TOUCH = "touch"
+    """Entries of a pre-activation that equal a kink."""
+    BOUND = "bound"
+    """Entries of a pre-activation that equal a constant tensor it is clamped by."""
+    GUARD = "guard"
+    """Operands inside a recognised chain that hit their own constant: rounding may move the kink."""
+    WINDOWS = "windows"
+    """Ties in the windows of a pooling operator."""
+    DIMENSION = "dimension"
+    """Ties along one dimension, or along each of its prefixes."""
+    SINGULAR = "singular"
+    """The one point at which an operator is not differentiable."""
+    UNOBSERVED = "unobserved"
+    """No rule says how to observe this operation: a step that runs it is undecided."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """AD's choice at one kink."""
+
+    kink: float
+    direction: int
+    """-1: AD took the left derivative, so the pre-activation must fall; +1: the right one; 0: neither."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Channels [start, stop) of a tensor, read as a convolution or linear layer, then perhaps a normalisation.
+
+    Where it applies, rows have a closed form (theory 4.9).
+    """
+
+    start: int
+    stop: int
+    layer: int
+    """Graph node of the convolution or linear layer."""
+    operand: int
+    """Graph node that it is applied to."""
+    weight: str
+    """Qualified name of its trainable, fresh weight."""
+    bias: str | None
+    """Name of its trainable, fresh bias; None when there is none (a frozen bias is a constant)."""
+    norm: int | None = None
+    """Graph node of the normalisation over the batch, if there is one."""
+    gamma: str | None = None
+    """Name of its scale, trainable or not; None for a normalisation without one."""
+    beta: str | None = None
+    """Name of its trainable, fresh shift."""
+    clip: tuple[float, ...] = ()
+    """Kinks of a clip (relu, relu6, hardtanh, clamp) that follows: at other values of its result it is the identity."""
+    kernel: tuple[int, ...] = ()
+    """Spatial sizes of the weight; empty for a linear layer."""
+    zero_is_frozen: bool = False
+    """A zero of the operand stays zero near w: it is a constant or comes out of a ReLU (theory 4.11)."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the layer, by schema name."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check node."""
+
+    index: int
+    kind: CheckKind
+    group: int
+    unit: int
+    layer: str
+    """Name of the layer in reports."""
+    node: int
+    """Graph node of the operation."""
+    operand: int
+    """Graph node that is observed."""
+    sides: tuple[Side, ...] = ()
+    operator: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the operation, by schema name."""
+    floor: float | None = None
+    """WINDOWS, DIMENSION: maxima at or below it come out of a ReLU at 0 and need no row (Algorithm 2)."""
+    skip: tuple[float, ...] = ()
+    """WINDOWS, DIMENSION: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
+    sources: tuple[Affine, ...] = ()
+    reads: tuple[int, ...] = ()
+    """Further graph nodes whose values the check needs, as many as its kind asks for."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One layer of the theory that the static pass left open."""
+
+    index: int
+    layer: str
+    fresh: tuple[str, ...]
+    """Names of its trainable parameters that reach no earlier layer: the coordinates of its P_l."""
+    algorithm: int
+    """2 where moving all biases down satisfies touches and cancels in ties (theory 3, 4.7); else 1."""
+    fully_connected: bool
+    """T5 applies beside T8."""
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """All checks of one captured program."""
+
+    checks: tuple[Check, ...]
+    groups: tuple[GroupPlan, ...]
+    trainable: tuple[str, ...]
+    theorem: str | None
+    """The theorem that certifies statically (smooth models included: ``smooth``), or None."""
+    one_sample: bool
+    """T1 was asked for: a step of one forward of one sample is certified without rows."""
+    uncovered: tuple[Diagnostic, ...] = ()
+    """Why no step can be certified; empty when steps can be."""
+    assumptions: tuple[str, ...] = ()

@@ -1,0 +1,236 @@
+"""From what a forward showed to the rows of its layers: closed forms first, autograd for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fxcheck.records.checks import CheckPlan, GroupPlan
+from fxcheck.runtime.closed_rows import Patches, patches_of
+from fxcheck.runtime.gradients import Gradients, sign_of_maximum
+from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
+from fxcheck.runtime.rows import Columns, Row, RowKind, Slot
+
+MOST_ROWS = 50_000
+"""Rows of one forward that are built; with more, the step is undecided."""
+MOST_GRADIENTS = 512
+"""Backward passes that rows of one forward may cost."""
+_DIFFERENCE_ERROR = 2.0**-52
+"""Rounding of a difference of two floats in float64, relative to the result."""
+_MOST_NUMBERS = 1 << 27
+
+
+@dataclass
+class Built:
+    """The rows of one forward."""
+
+    rows: list[Row] = field(default_factory=list)
+    columns: list[Columns] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class RowBuilder:
+    """Builds rows while the forward's graph lives.
+
+    Args:
+        plan: the checks.
+        tensors: parameters and buffers by name, for the sign of a normalisation's scale.
+        gradients: autograd's derivatives of observed entries.
+    """
+
+    def __init__(self, plan: CheckPlan, tensors: Mapping[str, Tensor], gradients: Gradients) -> None:
+        self.plan = plan
+        self.tensors = tensors
+        self.gradients = gradients
+        self.group = {g.index: g for g in plan.groups}
+        self.built = Built()
+
+    def build(self, observed: Observed) -> Built:
+        """All rows of a forward."""
+        total = sum(t.entries.numel() for t in observed.touches) + sum(t.winners.numel() for t in observed.ties)
+        if total > MOST_ROWS:
+            self.built.problems.append(f"{total:,} touches and ties, more than the {MOST_ROWS:,} that are followed")
+            return self.built
+        for touches in observed.touches:
+            self._touches(touches, self.group[touches.at.check.group])
+        for ties in observed.ties:
+            self._ties(ties, self.group[ties.at.check.group])
+        return self.built
+
+    # Touches -----------------------------------------------------------------------------------
+
+    def _touches(self, touches: Touches, group: GroupPlan) -> None:
+        directions = [touches.at.check.sides[int(w)].direction for w in touches.which]
+        for source, chosen, channels, positions in self._by_source(touches.at, touches.entries):
+            patches = self._patches(source, positions) if source is not None and source.source.norm is None else None
+            if patches is not None and source is not None:
+                self._plain_touches(touches, group, source, chosen, channels, patches, directions)
+                continue
+            for k, channel in zip(chosen.tolist(), channels.tolist(), strict=True):
+                row = _touch(touches, group, k, directions[k])
+                self._touch_row(row, group, source, channel)
+
+    def _touch_row(self, row: Row, group: GroupPlan, source: Patches | None, channel: int) -> None:
+        if not row.direction:
+            self._no_side(row)
+            return
+        beta = source.source.beta if source is not None else None
+        if beta is not None:
+            row.slots, row.values, row.restricted = ((beta, channel),), np.array([float(row.direction)]), True
+            self.built.rows.append(row)
+        else:
+            self._by_gradient(row, group)
+
+    def _no_side(self, row: Row) -> None:
+        self.built.problems.append(
+            f"{row.layer} is touched where AD takes neither one-sided slope; T8 needs one of them"
+        )
+
+    def _plain_touches(
+        self, touches: Touches, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor,
+        patches: np.ndarray, directions: list[int],
+    ) -> None:  # fmt: skip
+        """The entry is <patch, weight> + bias."""
+        form = source.source
+        columns: dict[int, list[np.ndarray]] = {}
+        for i, (k, channel) in enumerate(zip(chosen.tolist(), channels.tolist(), strict=True)):
+            patch = source.of_channel(patches[i : i + 1], channel)[0]
+            if form.bias is None and form.zero_is_frozen and not patch.any():
+                continue  # the entry is a constant near w
+            row = _touch(touches, group, k, directions[k])
+            columns.setdefault(channel, []).append(patch)
+            if row.direction:
+                slots: list[Slot] = [(form.weight, channel)]
+                if form.bias is not None:
+                    slots.append((form.bias, channel))
+                    patch = np.append(patch, 1.0)
+                row.slots, row.values = tuple(slots), row.direction * patch
+                self.built.rows.append(row)
+            elif not group.fully_connected:
+                self._no_side(row)
+        if group.fully_connected:
+            for channel, held in columns.items():
+                self.built.columns.append(
+                    Columns(group.index, touches.at.check.layer, (form.weight, channel), np.stack(held, 1))
+                )  # fmt: skip
+
+    # Ties --------------------------------------------------------------------------------------
+
+    def _ties(self, ties: Ties, group: GroupPlan) -> None:
+        sign = sign_of_maximum(ties.at.check.operator)
+        for source, chosen, channels, positions in self._by_source(ties.at, ties.winners):
+            left = chosen
+            if source is not None and self._is_identity(ties, source):
+                done = self._differences(ties, group, source, chosen, channels, positions, sign)
+                left = chosen[~done]
+            for k in left.tolist():
+                self._by_gradient(_tie(ties, group, k), group)
+
+    def _is_identity(self, ties: Ties, source: Patches) -> bool:
+        """No tied value that counts lies on a kink of the clip that follows the source."""
+        left_out = {*ties.at.check.skip, *([ties.at.check.floor] if ties.at.check.floor is not None else [])}
+        return set(source.source.clip) <= left_out
+
+    def _differences(
+        self, ties: Ties, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor, positions: Tensor,
+        sign: float,
+    ) -> Tensor:  # fmt: skip
+        """Rows that are a difference of two patches; which of the chosen pairs have one."""
+        losers, _ = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
+        signs, usable = self._scales(source, channels, positions, losers)
+        both, place = torch.unique(torch.cat([positions, losers]), return_inverse=True)
+        patches = self._patches(source, both)
+        if patches is None:
+            return torch.zeros_like(usable)
+        differences = patches[place[: len(chosen)].numpy()] - patches[place[len(chosen) :].numpy()]
+        for i, (k, channel) in enumerate(zip(chosen.tolist(), channels.tolist(), strict=True)):
+            if not usable[i] or self._are_frozen(source, patches, place[[i, len(chosen) + i]]):
+                continue
+            difference = source.of_channel(differences[i : i + 1], channel)[0]
+            row = _tie(ties, group, k)
+            row.slots = ((source.source.weight, channel),)
+            row.values, row.error = sign * float(signs[i]) * difference, _DIFFERENCE_ERROR
+            self.built.rows.append(row)
+        return usable
+
+    def _are_frozen(self, source: Patches, patches: np.ndarray, places: Tensor) -> bool:
+        """Both patches are zeros that stay zero: the entries are equal functions, so in T_j (theory 4.11)."""
+        return source.source.zero_is_frozen and not patches[places.numpy()].any()
+
+    def _scales(
+        self, source: Patches, channels: Tensor, winners: Tensor, losers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(sign of gamma, whether the closed form holds) for each pair.
+
+        With a normalisation the entries must be equal before it, and gamma must not be 0.
+        """
+        form = source.source
+        ones = torch.ones(len(channels))
+        if form.norm is None:
+            return ones, torch.ones(len(channels), dtype=torch.bool)
+        scale = self.tensors.get(form.gamma) if form.gamma is not None else None
+        if form.gamma is not None and scale is None:
+            return ones, torch.zeros(len(channels), dtype=torch.bool)
+        signs = ones if scale is None else scale.detach().sign().cpu().float()[channels]
+        flat = source.result.flatten(2) if source.result.dim() > 2 else source.result[..., None]
+        plane = flat.shape[2]
+        before = [flat[p // plane, channels, p % plane] for p in (winners, losers)]
+        return signs, (before[0] == before[1]).cpu() & (signs != 0)
+
+    # -------------------------------------------------------------------------------------------
+
+    def _by_source(
+        self, at: Observation, entries: Tensor
+    ) -> list[tuple[Patches | None, Tensor, Tensor, Tensor]]:
+        """Entries split by the affine source of their channel: (source, indices into entries, channels, positions)."""
+        everything = torch.arange(len(entries))
+        found: list[tuple[Patches | None, Tensor, Tensor, Tensor]] = []
+        left = torch.ones(len(entries), dtype=torch.bool)
+        for form in at.check.sources:
+            source = patches_of(at, form.start)
+            if source is None:
+                break
+            positions, channels = source.rows_and_channels(entries, at.shape)
+            mine = (channels >= 0) & (channels < form.stop - form.start)
+            found.append((source, everything[mine], channels[mine], positions[mine]))
+            left &= ~mine
+        if left.any():
+            nowhere = torch.zeros(int(left.sum()), dtype=torch.int64)
+            found.append((None, everything[left], nowhere, nowhere))
+        return found
+
+    def _patches(self, source: Patches, positions: Tensor) -> np.ndarray | None:
+        size = source.operand.shape[1 if source.source.kernel else -1]
+        for k in source.source.kernel:
+            size *= k
+        if len(positions) * size > _MOST_NUMBERS:
+            return None
+        return source.at(positions)
+
+    def _by_gradient(self, row: Row, group: GroupPlan) -> None:
+        if self.gradients.calls >= MOST_GRADIENTS:
+            self._too_many()
+            return
+        self.gradients.fill(row, group.fresh)
+        self.built.rows.append(row)
+
+    def _too_many(self) -> None:
+        sentence = f"more than {MOST_GRADIENTS} rows need a backward pass of their own"
+        if sentence not in self.built.problems:
+            self.built.problems.append(sentence)
+
+
+def _touch(touches: Touches, group: GroupPlan, k: int, direction: int) -> Row:
+    at = touches.at
+    return Row(group.index, RowKind.TOUCH, at, at.check.layer, int(touches.entries[k]), direction=direction, exact=True)
+
+
+def _tie(ties: Ties, group: GroupPlan, k: int) -> Row:
+    at = ties.at
+    return Row(
+        group.index, RowKind.TIE, at, at.check.layer, int(ties.winners[k]), int(ties.losers[k]), int(ties.outputs[k])
+    )

@@ -1,0 +1,396 @@
+"""The module that a training loop uses in place of the model: it computes the same and decides each step."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from fxcheck.errors import NonFiniteError, StepError, UncoveredModel
+from fxcheck.ops.observe import collecting
+from fxcheck.records.step import CERTIFIED, StepResult, Summary
+from fxcheck.runtime.collector import Collector
+from fxcheck.runtime.conclude import conclude
+from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.program import Program, build_program, loss_arguments
+from fxcheck.runtime.ranks import gather_rows, world_size
+from fxcheck.runtime.session import Session
+from fxcheck.runtime.signature import Inputs, Modules, Weights
+from fxcheck.runtime.validate import validate
+
+OnUncertified = str | Callable[[StepResult], Any]
+_POLICIES = ("record", "warn", "raise")
+_MOST_PROGRAMS = 16
+_OWN = ("_model", "_settings", "_programs", "_weights", "_session", "_step", "_owner", "_lock", "_summary", "last_step",
+        "validation", "training")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model was instrumented."""
+
+    loss: Callable[..., Any] | None
+    has_target: bool
+    batch_size: int | None
+    wrt: tuple[str, ...] | None
+    """Names of the parameters that the step updates; None for all with requires_grad."""
+    on_uncertified: OnUncertified
+    allow_uncovered: bool
+    exact_ties: bool
+
+
+class CheckedModule(nn.Module):
+    """A model whose training steps are checked.
+
+    Parameters, buffers and submodules are the model's own objects under the model's own names, so ``state_dict``,
+    ``parameters``, ``to``, ``train`` and optimizers work as on the model. Training forwards run a rewritten program
+    that computes the same bit for bit; in eval mode and under ``no_grad`` the original forward runs, unchecked.
+
+    Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024).
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        super().__init__()
+        own: dict[str, Any] = {
+            "_model": model, "_settings": settings, "_programs": [], "_weights": None, "_session": None, "_step": None,
+            "_owner": None, "_lock": threading.Lock(), "_summary": Summary(exact_ties=settings.exact_ties),
+            "last_step": None, "validation": "",
+        }  # fmt: skip
+        self.__dict__.update(own)
+        # torch.compile leaves these eager: verdicts are about eager kernels.
+        self.__dict__["forward"] = torch.compiler.disable(self._forward)
+        self.__dict__["loss"] = torch.compiler.disable(self._loss)
+        self._share_state()
+
+    def _share_state(self) -> None:
+        """One set of tables for both modules: what is registered, moved or loaded on one is so on the other."""
+        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[name] = self._model.__dict__[name]
+        self.training = self._model.training
+
+    # As the model ------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that was instrumented."""
+        return self._model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN:
+            raise AttributeError(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._model, name)
+
+    def train(self, mode: bool = True) -> CheckedModule:
+        """The model's own ``train``, overrides included."""
+        self._model.train(mode)
+        self.training = self._model.training
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model.load_state_dict(*args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CheckedModule:
+        """``to``, ``double``, ``cuda``, ...: the programs are captured again at the next forward."""
+        self._model._apply(fn, recurse)
+        self.__dict__["_programs"], self.__dict__["_weights"] = [], None
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CheckedModule:
+        """A copy of the model, instrumented alike; it is captured at its first forward."""
+        settings = copy.copy(self._settings)
+        return CheckedModule(copy.deepcopy(self._model, memo), settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self._model, "settings": self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["model"], state["settings"])  # type: ignore[misc]
+
+    def extra_repr(self) -> str:
+        return f"checked {type(self._model).__name__}"
+
+    # Forwards ----------------------------------------------------------------------------------
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output; in training with gradients, its touches and ties are observed.
+
+        Raises:
+            NonFiniteError: the forward computed NaN or infinity.
+            StepError, InputError: see ``step``; nothing was changed.
+            UncoveredModel: flags or inputs changed so that no theorem covers the model any more.
+        """
+        if not self._is_checked():
+            return self._model(*args, **kwargs)
+        return self._checked(args, kwargs, None, False)
+
+    def _loss(self, *args: Any, target: Any = None, **kwargs: Any) -> Any:
+        """The scalar loss that the model was instrumented with, its kinks observed too.
+
+        Raises:
+            StepError: the model was instrumented without a loss, or a target is missing or not wanted.
+        """
+        settings = self._settings
+        if settings.loss is None:
+            raise StepError("this model was instrumented without a loss", hint="fxcheck.instrument(..., loss=criterion)")
+        if settings.has_target != (target is not None):
+            raise StepError(
+                f"the loss was instrumented {'with' if settings.has_target else 'without'} a target",
+                hint="pass target=... to instrument and to loss, or to neither",
+            )
+        if not self._is_checked():
+            output = self._model(*args, **kwargs)
+            return settings.loss(output, target) if settings.has_target else settings.loss(output)
+        return self._checked(args, kwargs, target, True)
+
+    def _is_checked(self) -> bool:
+        return self._model.training and torch.is_grad_enabled()
+
+    def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
+        started = time.perf_counter()
+        self._enter_thread()
+        program, call, leaves = self._program_for(args, kwargs, target, with_loss)
+        session = self._session or Session()
+        session.joins(program, _samples(leaves))
+        for sentence in _outside_influence(program, leaves):
+            session.problem(sentence)
+        session.spend("other", started)
+        output = self._run(program, call, args, kwargs, leaves, session, with_loss)
+        if self._session is None:
+            step = StepResult()
+            self._finish(session, step)
+        return output
+
+    def _run(
+        self, program: Program, call: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any],
+        session: Session, with_loss: bool,
+    ) -> Any:  # fmt: skip
+        if program.is_static:
+            output = self._plain(args, kwargs, call, with_loss)
+        else:
+            inputs = {n: v for n, v in zip(program.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+            collector = Collector(
+                program.plan, PositionClasses(program.study.facts, inputs), program.history, session.seconds
+            )
+            with collecting(collector):
+                output = program.module(*call[0], **call[1])
+            session.add_forward(program, collector)
+        started = time.perf_counter()
+        _refuse_non_finite(output)
+        session.spend("other", started)
+        return output
+
+    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], with_loss: bool) -> Any:
+        output = self._model(*args, **kwargs)
+        if not with_loss:
+            return output
+        loss = self._settings.loss
+        assert loss is not None
+        return loss(output, call[0][2]) if self._settings.has_target else loss(output)
+
+    def _enter_thread(self) -> None:
+        """One thread at a time: a step's rows belong to one loop.
+
+        Raises:
+            StepError: another thread is inside a step.
+        """
+        if self._session is not None and self._owner != threading.get_ident():
+            raise StepError("another thread is inside a step of this checked module", hint="give each thread its own copy")
+
+    # Programs ----------------------------------------------------------------------------------
+
+    def _roots(self) -> list[nn.Module]:
+        loss = self._settings.loss
+        return [self._model, *([loss] if isinstance(loss, nn.Module) else [])]
+
+    def _program_for(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
+    ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], list[Any]]:
+        """The program that fits the model's present state and these inputs; captured when there is none."""
+        roots = self._roots()
+        weights, modules = Weights.of(roots), Modules.of(roots)
+        if self._weights is not None and weights != self._weights:
+            self._weights.refuse(weights)
+        call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
+        inputs, leaves = Inputs.of(*call)
+        same_kind = None
+        for known_modules, known_loss, program in self._programs:
+            if known_loss != with_loss:
+                continue
+            same_kind = program
+            if known_modules == modules and program.inputs.fits(inputs, program.dynamic):
+                return program, call, leaves
+        if same_kind is not None:
+            same_kind.inputs.refuse_other_kind(inputs)
+        program = self._capture(args, kwargs, target, with_loss)
+        self.__dict__["_weights"] = weights
+        self.__dict__["_programs"] = [*self._programs[-_MOST_PROGRAMS:], (Modules.of(roots), with_loss, program)]
+        return program, call, leaves
+
+    def _capture(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, mode: str = "keep"
+    ) -> Program:
+        settings = self._settings
+        plain_args, plain_kwargs, plain_target = torch.utils._pytree.tree_map(_detached, (args, kwargs, target))
+        program = build_program(
+            self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
+            mode=mode, batch_size=settings.batch_size, wrt=self._wrt(),
+        )  # fmt: skip
+        if program.plan.uncovered and not settings.allow_uncovered:
+            raise UncoveredModel(_why_uncovered(program), hint="allow_uncovered=True counts touches and ties all the same")
+        self._summary.theorem = program.study.classified.theorem or program.plan.theorem
+        return program
+
+    def _wrt(self) -> Collection[nn.Parameter] | None:
+        if self._settings.wrt is None:
+            return None
+        named = {n: p for r in self._roots() for n, p in r.named_parameters(remove_duplicate=False)}
+        return [named[n] for n in self._settings.wrt]
+
+    def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any) -> None:
+        """Capture for the example inputs and compare the result with the model, bit for bit."""
+        with_loss = self._settings.loss is not None
+        keywords = dict(kwargs)
+        mode = "keep" if self._model.training else "train"
+        program = self._capture(args, keywords, target, with_loss, mode)
+        roots = self._roots()
+        flags = [(m, m.training) for r in roots for m in r.modules()]
+        self._model.train(True) if mode == "train" else None
+        try:
+            self.__dict__["_weights"] = Weights.of(roots)
+            self.__dict__["_programs"] = [(Modules.of(roots), with_loss, program)]
+            call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
+            if not program.is_static:
+                note = validate(
+                    nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
+                    lambda: program.module(*call[0], **call[1]), program.trainable,
+                )  # fmt: skip
+                self.__dict__["validation"] = note
+                self._summary.notes = (note,) if note else ()
+        finally:
+            for module, flag in flags:
+                module.training = flag
+
+    # Steps -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def step(self) -> Iterator[StepResult]:
+        """One optimizer step: every training forward inside counts, micro-batches too.
+
+        The verdict stands when the block ends, so call ``optimizer.step()`` after it. An exception inside leaves no
+        verdict and changes nothing.
+
+        Raises:
+            StepError: steps are nested, or parameters changed between forwards or before the end of the block.
+        """
+        if self._session is not None:
+            raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
+        session, step = Session(), StepResult()
+        self.__dict__["_session"], self.__dict__["_owner"] = session, threading.get_ident()
+        before = self._versions()
+        try:
+            yield step
+            if self._versions() != before:
+                raise StepError(
+                    "parameters changed inside step(), so its forwards do not belong to one gradient",
+                    hint="call optimizer.step() after the block",
+                )
+        finally:
+            self.__dict__["_session"], self.__dict__["_owner"] = None, None
+        self._finish(session, step)
+
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(p._version for r in self._roots() for p in r.parameters())
+
+    def gather(self) -> None:
+        """Pool the rows of all ranks of the process group; call it on every rank, inside the step, after its forwards.
+
+        Raises:
+            StepError: no step is open.
+        """
+        if self._session is None:
+            raise StepError("gather() pools the rows of an open step", hint="call it inside `with checked.step():`")
+        gather_rows(self._session)
+
+    def _finish(self, session: Session, step: StepResult) -> None:
+        started = time.perf_counter()
+        conclude(session, world_size(), step)
+        session.spend("other", started)
+        self.__dict__["last_step"] = step
+        self._summary.add(step)
+        if step.verdict != CERTIFIED:
+            self._report(step)
+
+    def _report(self, step: StepResult) -> None:
+        policy = self._settings.on_uncertified
+        if callable(policy):
+            policy(step)
+        elif policy == "warn":
+            warnings.warn(f"fxcheck: step uncertified ({step.reason}): {step.text}", stacklevel=4)
+        elif policy == "raise":
+            raise StepError(f"step uncertified ({step.reason}): {step.text}", hint="on_uncertified='record' goes on")
+
+    def summary(self) -> Summary:
+        """Totals over all steps so far."""
+        return self._summary
+
+
+def _why_uncovered(program: Program) -> str:
+    reasons = program.plan.uncovered
+    listed = "; ".join(f"{d.code} {d.message}" + (f" at {d.location}" if d.location else "") for d in reasons[:4])
+    more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
+    return f"no theorem covers this model, so no step can be certified: {listed}{more}"
+
+
+def _samples(leaves: list[Any]) -> int:
+    first = next((v for v in leaves if isinstance(v, Tensor) and v.dim() > 0), None)
+    return int(first.shape[0]) if first is not None else 1
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
+    """What makes a forward more than a function of its inputs and the checked parameters."""
+    found = []
+    if any(isinstance(v, Tensor) and v.grad_fn is not None for v in leaves):
+        found.append("an input was computed with gradients outside the checked forward, where nothing is observed; "
+                     "detach it, or make that computation part of the model")  # fmt: skip
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            found += program.differences_in(torch.get_autocast_dtype(device))
+    return found
+
+
+def _refuse_non_finite(output: Any) -> None:
+    for value in tree_leaves(output):
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.detach().isfinite().all()):
+            raise NonFiniteError(
+                "the forward returned NaN or infinity; non-finite numbers have no subgradient",
+                hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
+            )
+
+
+def check_policy(policy: OnUncertified) -> None:
+    """Refuse an unknown ``on_uncertified``.
+
+    Raises:
+        StepError: it is neither callable nor one of the known words.
+    """
+    if not callable(policy) and policy not in _POLICIES:
+        raise StepError(f"on_uncertified={policy!r} is not known", hint=f"one of {', '.join(_POLICIES)}, or a callable")

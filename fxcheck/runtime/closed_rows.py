@@ -1,0 +1,98 @@
+"""Rows in closed form: a convolution or linear layer, perhaps normalised and clipped (theory 4.9).
+
+The derivative of an entry of channel c by the layer's weight is the input patch under it, on channel c alone, so a
+row is a patch or a difference of two patches. Batch statistics, gamma and beta cancel in a difference of entries that
+are equal before the normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fxcheck.records.checks import Affine
+from fxcheck.runtime.observed import Observation
+from fxcheck.runtime.windows_of import convolution_windows
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Input patches of one affine source at some entries of its result."""
+
+    source: Affine
+    operand: Tensor
+    result: Tensor
+
+    def rows_and_channels(self, entries: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """(position, channel of the source) of flat entries of the observed tensor of that shape.
+
+        A position is a flat index into (B, *S) of a convolution's result, or into the leading dimensions of a linear
+        layer's.
+        """
+        if self.is_linear:
+            width = shape[-1]
+            return entries.div(width, rounding_mode="floor"), entries % width
+        plane = prod(shape[2:])
+        channels = shape[1]
+        sample = entries.div(channels * plane, rounding_mode="floor")
+        channel = entries.div(plane, rounding_mode="floor") % channels - self.source.start
+        return sample * plane + entries % plane, channel
+
+    @property
+    def is_linear(self) -> bool:
+        return not self.source.kernel
+
+    def at(self, positions: Tensor) -> np.ndarray | None:
+        """The patches (P, inputs, taps) at positions, as float64; None where their layout is not known.
+
+        The operand is first rounded to the result's dtype, as autocast does.
+        """
+        operand = self.operand.to(self.result.dtype) if self.operand.dtype != self.result.dtype else self.operand
+        if self.is_linear:
+            return operand.reshape(-1, operand.shape[-1])[positions].double().cpu().numpy()[:, :, None]
+        return self._convolved(operand, positions)
+
+    def _convolved(self, operand: Tensor, positions: Tensor) -> np.ndarray | None:
+        size_in, size_out = tuple(operand.shape[2:]), tuple(self.result.shape[2:])
+        windows = convolution_windows(self.source.arguments, self.source.kernel, size_in, size_out)
+        if windows is None:
+            return None
+        positions = positions.to(operand.device)
+        sample = positions.div(prod(size_out), rounding_mode="floor")
+        rest = positions % prod(size_out)
+        index: list[Tensor] = []
+        for table, size in zip(reversed(windows.tables), reversed(size_out), strict=True):
+            index.insert(0, table.to(operand.device)[rest % size])
+            rest = rest.div(size, rounding_mode="floor")
+        grids = [g.reshape(len(positions), *(-1 if i == d else 1 for i in range(len(index)))) for d, g in enumerate(index)]
+        real = torch.ones((), dtype=torch.bool, device=operand.device)
+        for g in grids:
+            real = real & (g >= 0)
+        lead = sample.reshape(-1, *(1 for _ in grids))
+        moved = operand.movedim(1, -1)
+        cells = moved[(lead, *(g.clamp(min=0) for g in grids))]
+        cells = torch.where(real[..., None], cells, torch.zeros((), dtype=cells.dtype, device=cells.device))
+        return cells.reshape(len(positions), -1, operand.shape[1]).transpose(1, 2).double().cpu().numpy()
+
+    def of_channel(self, patches: np.ndarray, channel: int) -> np.ndarray:
+        """The part of patches (P, inputs, taps) that one channel's weight multiplies, flattened as the weight is."""
+        groups = int(self.source.arguments.get("groups") or 1)
+        if groups > 1:
+            inputs = patches.shape[1] // groups
+            group = channel // ((self.source.stop - self.source.start) // groups)
+            patches = patches[:, group * inputs : (group + 1) * inputs]
+        return patches.reshape(len(patches), -1)
+
+
+def patches_of(at: Observation, channel_of_entry: int) -> Patches | None:
+    """The source of the channel that an entry of the observed tensor lies in, if its tensors are at hand."""
+    if len(at.sources) != len(at.check.sources):
+        return None
+    for source, (operand, result) in zip(at.check.sources, at.sources, strict=True):
+        if source.start <= channel_of_entry < source.stop:
+            return Patches(source, operand, result)
+    return None

@@ -1,0 +1,202 @@
+"""Collects what the check nodes of one forward see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from fxcheck import scan
+from fxcheck.errors import NonFiniteError
+from fxcheck.ops.singular_points import reaches_singular_point
+from fxcheck.records.checks import Check, CheckKind, CheckPlan
+from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
+from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.ties_found import ties_along, ties_in_windows
+
+
+@dataclass
+class Collector:
+    """Sees the tensors of one forward; on devices other than the CPU it looks at them when the forward has ended."""
+
+    plan: CheckPlan
+    classes: PositionClasses
+    history: dict[int, bool]
+    """By check: whether the last forward had ties, so that classes are worth having before the scan."""
+    seconds: dict[str, float]
+    deferred: bool | None = None
+    """None: as the tensors' device asks for."""
+    observed: Observed = field(default_factory=Observed)
+    waiting: list[tuple[Check, Tensor | None, Callable[[], None]]] = field(default_factory=list)
+    """(check, whether anything was hit, how to look closer)."""
+    hits: dict[int, list[Tensor]] = field(default_factory=dict)
+    """By unit: entries hit at the root, then at each guard."""
+    seen: set[int] = field(default_factory=set)
+
+    def observe(self, check: int, values: list[Tensor]) -> None:
+        """Called by the check node of that index."""
+        started = time.perf_counter()
+        self.seen.add(check)
+        _LOOK[self.plan.checks[check].kind](self, self.plan.checks[check], [v.detach() for v in values], values)
+        self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
+
+    def finish(self) -> Observed:
+        """Look at what was put off, with one synchronisation for all layers, and settle the guards.
+
+        Raises:
+            NonFiniteError: an observed tensor holds NaN or infinity.
+        """
+        flags = [flag for _, flag, _ in self.waiting if flag is not None]
+        answers = iter(torch.stack(flags).tolist() if flags else [])
+        for _, flag, look in self.waiting:
+            if flag is None or next(answers):
+                look()
+        self.waiting.clear()
+        self._settle_guards()
+        for check in self.plan.checks:
+            if check.kind is CheckKind.UNOBSERVED:
+                self.observed.problems.append(check.note)
+            elif check.index not in self.seen:
+                self.observed.problems.append(f"the check of {check.layer} did not run")
+        return self.observed
+
+    def _is_deferred(self, value: Tensor) -> bool:
+        return value.device.type != "cpu" if self.deferred is None else self.deferred
+
+    # Kinks -------------------------------------------------------------------------------------
+
+    def _touch(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        y = values[0]
+        self.observed.count(check.index).entries += y.numel()
+        if not live[0].requires_grad:
+            return
+        kinks = [s.kink for s in check.sides]
+        if not self._is_deferred(y):
+            found = scan.touched(y, kinks)
+            _refuse_non_finite(found.finite, check)
+            if found.indices.numel():
+                self._record_touches(check, live, found.indices, found.which)
+            return
+        masks = torch.stack([y == torch.tensor(k, dtype=y.dtype, device=y.device) for k in kinks])
+        observation = self._observation(check, live, 1)
+        total = y.sum(dtype=torch.float64 if y.dtype == torch.float64 else torch.float32)
+
+        def look() -> None:
+            _refuse_non_finite(bool(total.isfinite()), check)
+            which, entries = masks.reshape(len(kinks), -1).nonzero(as_tuple=True)
+            if entries.numel():
+                self._record(observation, entries.cpu(), which.cpu())
+
+        self.waiting.append((check, masks.any() | ~total.isfinite(), look))
+
+    def _bound(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        """A clamp by constant tensors: its kink is the bound's entry. Its sides come with the lower bound first."""
+        y, bounds = values[0], values[1 : 1 + len(check.reads)]
+        self.observed.count(check.index).entries += y.numel()
+        if not live[0].requires_grad:
+            return
+        _refuse_non_finite(scan.touched(y, ()).finite, check)
+        masks = [(y == b).reshape(-1) for b in bounds]
+        if len(bounds) == 2 and bool((masks[0] & masks[1]).any()):
+            self.observed.problems.append(f"{check.layer} is clamped between equal bounds")
+            return
+        for which, mask in enumerate(masks):
+            entries = mask.nonzero().reshape(-1).cpu()
+            if entries.numel():
+                self._record_touches(check, live, entries, torch.full_like(entries, which), skip=1 + len(check.reads))
+
+    def _guard(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        found = scan.touched(values[0], [s.kink for s in check.sides])
+        self.hits.setdefault(check.unit, []).append(found.indices.cpu())
+
+    def _record_touches(
+        self, check: Check, live: list[Tensor], entries: Tensor, which: Tensor, skip: int = 1
+    ) -> None:
+        self._record(self._observation(check, live, skip), entries.cpu(), which.cpu())
+
+    def _record(self, observation: Observation, entries: Tensor, which: Tensor) -> None:
+        self.observed.count(observation.check.index).touched += entries.numel()
+        self.observed.touches.append(Touches(observation, entries, which))
+
+    def _settle_guards(self) -> None:
+        """Inside a chain the kinks must have been hit exactly where the pre-activation equals one."""
+        for unit, guards in self.hits.items():
+            at_root = [t.entries for t in self.observed.touches if t.at.check.unit == unit]
+            root = set(torch.cat(at_root).tolist()) if at_root else set()
+            inside = set(torch.cat(guards).tolist())
+            if root != inside:
+                layer = next(c.layer for c in self.plan.checks if c.unit == unit)
+                self.observed.problems.append(f"rounding moved a kink inside {layer}")
+
+    # Maxima ------------------------------------------------------------------------------------
+
+    def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        x, maxima, picks = values[:3]
+        self._ties(check, live, lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history))
+
+    def _dimension(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        self._ties(check, live, lambda: ties_along(check, *values[:3]))
+
+    def _ties(self, check: Check, live: list[Tensor], find: Callable[[], Any]) -> None:
+        self.observed.count(check.index).entries += live[1].numel()
+        if not live[0].requires_grad:
+            return
+        observation = self._observation(check, live, 3)
+
+        def look() -> None:
+            found = find()
+            _refuse_non_finite(found.finite, check)
+            self.observed.count(check.index).tied += found.tied
+            if found.truncated:
+                self.observed.problems.append(f"{check.layer} has more ties than are followed")
+            if found.winners.numel():
+                self.observed.ties.append(Ties(observation, found.winners, found.losers, found.outputs))
+
+        if self._is_deferred(live[0]):
+            self.waiting.append((check, None, look))
+        else:
+            look()
+
+    # Singular points ---------------------------------------------------------------------------
+
+    def _singular(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        count = self.observed.count(check.index)
+        count.entries += values[-1].numel()
+        operands = dict(zip(check.reads, values, strict=False))
+        answer = reaches_singular_point(check.operator, check.arguments, operands, values[-1])
+        if answer is None:
+            self.observed.problems.append(f"no rule says where {check.layer} is not differentiable")
+        elif answer:
+            count.touched += 1
+            self.observed.problems.append(f"{check.layer} is at its singular point")
+
+    # -------------------------------------------------------------------------------------------
+
+    def _observation(self, check: Check, live: list[Tensor], skip: int) -> Observation:
+        rest = [v.detach() for v in live[skip:]]
+        pairs = tuple(zip(rest[::2], rest[1::2], strict=True))
+        observed = live[0]
+        return Observation(check, get_gradient_edge(observed), tuple(observed.shape), observed.detach().new_zeros(()), pairs)
+
+
+def _refuse_non_finite(finite: bool, check: Check) -> None:
+    if not finite:
+        raise NonFiniteError(
+            f"the forward computed NaN or infinity at {check.layer}; non-finite numbers have no subgradient",
+            hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
+        )
+
+
+_LOOK: dict[CheckKind, Callable[[Collector, Check, list[Tensor], list[Tensor]], None]] = {
+    CheckKind.TOUCH: Collector._touch,
+    CheckKind.BOUND: Collector._bound,
+    CheckKind.GUARD: Collector._guard,
+    CheckKind.WINDOWS: Collector._windows,
+    CheckKind.DIMENSION: Collector._dimension,
+    CheckKind.SINGULAR: Collector._singular,
+}

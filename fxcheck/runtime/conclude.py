@@ -1,0 +1,178 @@
+"""From a session to the result of a step: the verdict, its reason, its layers and its certificate."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from fxcheck.records.certificate import Block as CertificateBlock
+from fxcheck.records.certificate import Certificate
+from fxcheck.records.checks import CheckKind
+from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
+from fxcheck.records.system import Decision, Outcome
+from fxcheck.runtime.blocks import Block
+from fxcheck.runtime.decide import Decided
+from fxcheck.runtime.observed import Count
+from fxcheck.runtime.program import Program
+from fxcheck.runtime.session import Session
+
+_MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
+
+
+def conclude(session: Session, ranks: int, step: StepResult) -> None:
+    """Fill in the result of a step that has ended.
+
+    Args:
+        session: its forwards.
+        ranks: size of the process group; 1 without one.
+        step: the result to fill.
+    """
+    program = session.program
+    step.forwards, step.samples, step.seconds = session.forwards, session.samples, session.seconds
+    if program is None:
+        _refuse(step, "undecided", "no training forward of the checked model ran in this step")
+        return
+    plan = program.plan
+    step.assumptions = plan.assumptions
+    step.layers = _layers(session, program)
+    step.make_certificate = _certificate_maker(session, program, step)
+    if plan.uncovered:
+        _refuse(step, "uncovered", plan.uncovered[0].message)
+    elif plan.theorem is not None:
+        _certify_statically(session, plan.theorem, step, program)
+    elif plan.one_sample and session.forwards == session.samples == ranks == 1 and not session.problems:
+        step.verdict, step.theorem, step.subdifferential = CERTIFIED, "T1", "clarke"
+    else:
+        _decide(session, ranks, step, program)
+
+
+def _refuse(step: StepResult, reason: str, text: str) -> None:
+    step.verdict, step.reason, step.text = UNCERTIFIED, reason, text
+
+
+def _certify_statically(session: Session, theorem: str, step: StepResult, program: Program) -> None:
+    if session.problems:
+        _refuse(step, "undecided", session.problems[0])
+        return
+    step.verdict, step.theorem = CERTIFIED, theorem
+    step.subdifferential = program.study.classified.subdifferential
+
+
+def _decide(session: Session, ranks: int, step: StepResult, program: Program) -> None:
+    decided = session.decided or Decided()
+    open_blocks = [(b, d) for b, d in decided.blocks if d.outcome is not Outcome.FEASIBLE]
+    unsided = _without_sides(session, decided)
+    if decided.infeasible:
+        block, _ = decided.infeasible[0]
+        _refuse(step, "infeasible", f"no direction satisfies all {len(block.rows)} rows of {block.rows[0].layer}; "
+                "the multipliers that prove it are in the certificate")  # fmt: skip
+    elif session.problems or unsided:
+        _refuse(step, "undecided", [*session.problems, *unsided][0])
+    elif open_blocks:
+        block, decision = open_blocks[0]
+        _refuse(step, "undecided", f"the rows of {block.rows[0].layer} were not decided: {decision.reason}")
+    elif ranks > 1 and session.gathered_ranks != ranks:
+        _refuse(step, "other ranks", f"the step's gradient sums {ranks} ranks and only this one's rows are known; "
+                "call checked.gather() inside the step")  # fmt: skip
+    else:
+        step.verdict = CERTIFIED
+        fully = all(g.fully_connected for g in program.plan.groups)
+        step.theorem = "T5" if fully and not decided.blocks and not decided.dependent else "T8"
+        step.subdifferential = "clarke" if step.theorem == "T5" and not _is_one_sided(program) else "bouligand"
+
+
+def _without_sides(session: Session, decided: Decided) -> list[str]:
+    """Neurons on which T5 fails and AD took neither side at some touch, so that no row stands for it."""
+    found = []
+    for columns in decided.dependent:
+        touches = sum(r.group == columns.group and r.slots[:1] == (columns.neuron,) for r in session.rows)
+        if touches < columns.matrix.shape[1]:
+            found.append(f"the touched columns of {columns.layer} are not (verifiably) independent, so T5 says nothing, "
+                         "and AD takes neither one-sided slope there")  # fmt: skip
+    return found
+
+
+def _is_one_sided(program: Program) -> bool:
+    return all(p.one_sided for u in program.study.structured.units for p in u.points)
+
+
+# Layers ----------------------------------------------------------------------------------------
+
+
+def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
+    decided = session.decided or Decided()
+    found = []
+    for (group, name), checks in _checks_by_layer(program).items():
+        total, maxima = Count(), 0
+        for check in checks:
+            count = session.counts.get(check.index, Count())
+            total.add(count)
+            maxima += count.entries if check.kind in _MAXIMA else 0
+        rows = [r for r in session.rows if r.group == group and r.layer == name]
+        blocks = [(b, d) for b, d in decided.of_group(group) if any(r.layer == name for r in b.rows)]
+        verdict, theorem = _verdict(blocks, decided, group, bool(session.problems and total.touched and group < 0))
+        found.append(LayerStep(
+            name, group, total.entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
+            len(rows), verdict, theorem,
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _checks_by_layer(program: Program) -> dict[tuple[int, str], list]:  # type: ignore[type-arg]
+    found: dict[tuple[int, str], list] = {}  # type: ignore[type-arg]
+    for check in program.plan.checks:
+        if check.kind is not CheckKind.GUARD:
+            found.setdefault((check.group, check.layer), []).append(check)
+    return found
+
+
+def _verdict(
+    blocks: list[tuple[Block, Decision]], decided: Decided, group: int, at_singular_point: bool
+) -> tuple[str, str | None]:
+    outcomes = {d.outcome for _, d in blocks}
+    if Outcome.INFEASIBLE in outcomes:
+        return "infeasible", None
+    if Outcome.UNDECIDED in outcomes or at_singular_point:
+        return "undecided", None
+    independent = any(i.columns.group == group for i in decided.independent)
+    return CERTIFIED, "T5" if independent and not blocks else "T8"
+
+
+# The certificate -------------------------------------------------------------------------------
+
+
+def _certificate_maker(session: Session, program: Program, step: StepResult):  # type: ignore[no-untyped-def]
+    decided = session.decided or Decided()
+    digest = session.digest()
+
+    def make() -> Certificate:
+        blocks = [_feasibility_block(b, d) for b, d in decided.blocks if d.outcome is not Outcome.UNDECIDED]
+        blocks += [_independence_block(i.columns, i.inverse) for i in decided.independent]
+        notes = (step.text, *step.assumptions) if step.text else step.assumptions
+        by_2 = [g.layer for g in program.plan.groups if g.algorithm == 2]
+        if by_2:
+            notes = (*notes, f"Algorithm 2 (touched ReLUs need no rows): {', '.join(by_2)}")
+        return Certificate(step.verdict or UNCERTIFIED, torch.__version__, digest, tuple(blocks), tuple(notes))
+
+    return make
+
+
+def _feasibility_block(block: Block, decision: Decision) -> CertificateBlock:
+    feasible = decision.outcome is Outcome.FEASIBLE
+    multipliers: tuple[Fraction, ...] | None = None if feasible else decision.multipliers
+    return CertificateBlock(
+        block.rows[0].layer, block.group, "direction" if feasible else "multipliers",
+        tuple(f"{name}[{index}]" for name, index in block.slots), block.system.rows, block.system.row_error,
+        decision.direction if feasible else None, multipliers,
+    )  # fmt: skip
+
+
+def _independence_block(columns, inverse: np.ndarray) -> CertificateBlock:  # type: ignore[no-untyped-def]
+    name, index = columns.neuron
+    matrix = np.ascontiguousarray(columns.matrix.T)
+    return CertificateBlock(
+        columns.layer, columns.group, "independent columns", (f"inputs of {name}[{index}]",), matrix,
+        np.zeros(len(matrix)), left_inverse=inverse,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Rows and equality of gradients by autograd, on the graph of the forward while it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fxcheck.runtime.observed import Observation
+from fxcheck.runtime.rows import Row, RowKind, Slot
+
+
+class Gradients:
+    """AD's own derivatives of observed entries.
+
+    A fresh parameter reaches its layer through the layer's own tau only, so the total gradient on fresh coordinates
+    is the derivative with earlier activations held fixed.
+
+    Args:
+        parameters: the trainable parameters by name.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.parameters = parameters
+        self.calls = 0
+
+    def of(self, at: Observation, weights: Sequence[tuple[int, float]], names: Sequence[str]) -> list[Tensor | None]:
+        """The gradient of a weighted sum of entries of the observed tensor by the named parameters."""
+        self.calls += 1
+        seed = at.like.new_zeros(prod(at.shape))
+        for entry, weight in weights:
+            seed[entry] += weight
+        wanted = [self.parameters[n] for n in names]
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                [at.edge], wanted, [seed.reshape(at.shape)], retain_graph=True, allow_unused=True
+            )  # fmt: skip
+        return list(found)
+
+    def fill(self, row: Row, names: Sequence[str]) -> None:
+        """Compute a row on all the named (fresh) coordinates; its slots are those that are not zero.
+
+        A difference of two gradients is only known up to the rounding of both: one that may be nothing but rounding
+        is stored as the zero row.
+        """
+        assert row.at is not None
+        if row.kind is RowKind.TOUCH:
+            values = _tables(self.of(row.at, [(row.entry, float(row.direction))], names))
+            scale = _norm(values)
+        else:
+            sign = sign_of_maximum(row.at.check.operator)
+            winner = _tables(self.of(row.at, [(row.entry, sign)], names))
+            loser = _tables(self.of(row.at, [(row.loser, sign)], names))
+            values, scale = _difference(winner, loser), _norm(winner) + _norm(loser)
+        norm, roundoff = _norm(values), _roundoff(row.at.like.dtype)
+        row.error = roundoff * scale / norm if norm else 0.0
+        if row.error >= 1.0:
+            values, row.error = [None for _ in values], 0.0
+        slots: list[Slot] = []
+        parts: list[np.ndarray] = []
+        for name, table in zip(names, values, strict=True):
+            for index in np.flatnonzero(table.any(1)) if table is not None else ():
+                slots.append((name, int(index)))
+                parts.append(table[index])  # type: ignore[index]
+        row.slots = tuple(slots)
+        row.values = np.concatenate(parts) if parts else np.empty(0)
+        row.restricted = False
+
+    def are_equal(self, at: Observation, winner: int, loser: int) -> bool:
+        """Whether both entries have the same total gradient, all coordinates compared exactly (T_j)."""
+        names = list(self.parameters)
+        left, right = self.of(at, [(winner, 1.0)], names), self.of(at, [(loser, 1.0)], names)
+        return all(_same(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _tables(gradients: Sequence[Tensor | None]) -> list[np.ndarray | None]:
+    """Gradients as float64 matrices, one row per index of the parameter's first dimension."""
+    return [
+        None if g is None else g.detach().double().cpu().reshape(g.shape[0] if g.dim() else 1, -1).numpy()
+        for g in gradients
+    ]
+
+
+def _difference(left: list[np.ndarray | None], right: list[np.ndarray | None]) -> list[np.ndarray | None]:
+    pairs = zip(left, right, strict=True)
+    return [a if b is None else -b if a is None else a - b for a, b in pairs]
+
+
+def _norm(tables: Sequence[np.ndarray | None]) -> float:
+    return float(np.sqrt(sum(float((t * t).sum()) for t in tables if t is not None)))
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    """Assumed relative error of a gradient that autograd computed on a tensor of this dtype."""
+    return (64.0 if dtype in (torch.float32, torch.float64) else 8.0) * torch.finfo(dtype).eps
+
+
+def sign_of_maximum(operator: str) -> float:
+    """-1 for a minimum, whose pick must stay below the others."""
+    return -1.0 if operator.split(".")[1].startswith(("min", "cummin")) else 1.0
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        other = b if a is None else a
+        return other is None or not bool(other.any())
+    return torch.equal(a, b)

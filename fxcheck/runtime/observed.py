@@ -1,0 +1,85 @@
+"""What one forward showed: touches and ties, with what is needed to build their rows while the graph lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from fxcheck.records.checks import Check
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """The tensor that a check observed, as autograd and closed forms need it."""
+
+    check: Check
+    edge: GradientEdge
+    """Of the observed tensor, from before any in-place operation that follows."""
+    shape: tuple[int, ...]
+    like: Tensor
+    """Zero-dimensional, with the observed tensor's dtype and device."""
+    sources: tuple[tuple[Tensor, Tensor], ...]
+    """Operand and result of each affine source of the check, where the program holds them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Touches:
+    """Entries of a pre-activation on a kink."""
+
+    at: Observation
+    entries: Tensor
+    """int64 (T,), flat row-major indices, on the CPU."""
+    which: Tensor
+    """int64 (T,), for each the index of the kink."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ties:
+    """Tied entries of maxima that AD did not pick, each with the one that it picked."""
+
+    at: Observation
+    winners: Tensor
+    """int64 (P,), flat row-major indices into the operand, on the CPU."""
+    losers: Tensor
+    outputs: Tensor
+    """int64 (P,), flat indices of the maxima."""
+
+
+@dataclass
+class Count:
+    """Totals of one check over the forwards of a step."""
+
+    entries: int = 0
+    """Observed entries of a pre-activation, or max outputs."""
+    touched: int = 0
+    tied: int = 0
+    """Max outputs with several maximal entries, those at flat values of a clip left out."""
+    nontrivial_outputs: int = 0
+    """Max outputs with an entry of S_j outside T_j."""
+    nontrivial: int = 0
+    """Such entries in all."""
+
+    def add(self, other: Count) -> None:
+        self.entries += other.entries
+        self.touched += other.touched
+        self.tied += other.tied
+        self.nontrivial_outputs += other.nontrivial_outputs
+        self.nontrivial += other.nontrivial
+
+
+@dataclass
+class Observed:
+    """One forward."""
+
+    touches: list[Touches] = field(default_factory=list)
+    ties: list[Ties] = field(default_factory=list)
+    counts: dict[int, Count] = field(default_factory=dict)
+    """By check index."""
+    problems: list[str] = field(default_factory=list)
+    """Why the forward cannot be decided; empty when it can."""
+    samples: int = 0
+
+    def count(self, check: int) -> Count:
+        return self.counts.setdefault(check, Count())

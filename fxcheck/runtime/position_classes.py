@@ -1,0 +1,147 @@
+"""Which positions of a tensor are the same function of the parameters: position classes, along the graph (theory 4.10).
+
+A class says what a position of one sample depends on: the bits of the input cells in its receptive field and how they
+are laid out. Equal classes prove that the entries of each channel are equal as functions of the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fxcheck.passes.annotate import Annotated
+from fxcheck.records.graph import Node, Ref
+from fxcheck.records.semantics import Kind
+from fxcheck.runtime.windows_of import convolution_windows, pooling_windows
+from fxcheck.scan import classes
+
+_CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
+_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d",
+          "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "adaptive_avg_pool3d",
+          "adaptive_max_pool3d", "max_pool2d_with_indices")  # fmt: skip
+_RANDOM = ("dropout", "rrelu", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+_SAME_POSITIONS = ("clone", "contiguous", "to", "_to_copy", "alias", "detach")
+
+
+@dataclass
+class PositionClasses:
+    """Class maps of one forward, computed when they are asked for."""
+
+    facts: Annotated
+    inputs: Mapping[str, Tensor]
+    """The forward's inputs by the name of their placeholder."""
+    found: dict[int, Tensor | None] = field(default_factory=dict)
+
+    def of(self, node: int) -> Tensor | None:
+        """The class map (2, B, *spatial) of a graph node of shape (B, C, *spatial); None where none is known."""
+        if node not in self.found:
+            self.found[node] = self._map(self.facts.graph.nodes[node])
+        return self.found[node]
+
+    def _map(self, node: Node) -> Tensor | None:
+        if node.op == "fxcheck.input":
+            value = self.inputs.get(node.name)
+            return classes.of_input(value) if value is not None and value.dim() >= 3 else None
+        if node.op == "fxcheck.getitem":
+            return self._of(node, "self") if node.arguments.get("index") == 0 else None
+        if node.op in _CONVOLUTIONS:
+            return self._convolved(node)
+        base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+        if base in _POOLS:
+            return self._pooled(node)
+        if base == "batch_norm":
+            return self._of(node, "input")
+        if base == "cat" and node.arguments.get("dim") == 1:
+            return self._joined(node, [r.id for r in node.arguments["tensors"]])
+        return self._entrywise(node, base)
+
+    def _of(self, node: Node, name: str) -> Tensor | None:
+        value = node.arguments.get(name)
+        return self.of(value.id) if isinstance(value, Ref) else None
+
+    def _convolved(self, node: Node) -> Tensor | None:
+        before = self._of(node, "input")
+        weight = node.arguments.get("weight")
+        if before is None or not isinstance(weight, Ref):
+            return None
+        kernel = (self.facts.graph.nodes[weight.id].shape or ())[2:]
+        size_in = tuple(before.shape[2:])
+        if len(kernel) != len(size_in):
+            return None
+        size_out = _convolved_size(node.arguments, kernel, size_in)
+        windows = convolution_windows(node.arguments, kernel, size_in, size_out) if size_out else None
+        return None if windows is None else classes.through_windows(before, windows, node.id)
+
+    def _pooled(self, node: Node) -> Tensor | None:
+        before = self._of(node, "self")
+        if before is None or node.arguments.get("divisor_override") is not None:
+            return None
+        size_in = tuple(before.shape[2:])
+        size_out = self._pooled_size(node, size_in)
+        if size_out is None:
+            return None
+        return classes.through_windows(before, pooling_windows(node.op, node.arguments, size_in, size_out), node.id)
+
+    def _pooled_size(self, node: Node, size_in: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Actual sizes equal the example's wherever the operand's do: only the batch dimension may vary."""
+        operand = self.facts.graph.nodes[node.arguments["self"].id]
+        shape = node.shape or (node.outputs[0][0] if node.outputs and node.outputs[0] else None)
+        if shape is None or operand.shape is None or operand.shape[2:] != size_in:
+            return None
+        return shape[2:]
+
+    def _joined(self, node: Node, parts: list[int]) -> Tensor | None:
+        maps = [self.of(p) for p in parts]
+        known = [m for m in maps if m is not None]
+        if len(known) != len(maps) or len({m.shape for m in known}) != 1:
+            return None
+        return classes.combined(known, node.id)
+
+    def _entrywise(self, node: Node, base: str) -> Tensor | None:
+        """An entry depends on the same position of each operand, and on numbers and per-channel tensors."""
+        semantics = self.facts.semantics[node.id]
+        if semantics.kind in (Kind.CONSTANT, Kind.UNKNOWN) or base in _RANDOM or not node.shape:
+            return None
+        if not (semantics.elementwise or base in _SAME_POSITIONS or base in ("add", "sub", "mul", "div")):
+            return None
+        operands = self.facts.graph.inputs_of[node.id]
+        mapped = [o for o in operands if not self._is_position_free(o, len(node.shape) - 2)]
+        if any(self.facts.graph.nodes[o].shape != node.shape for o in mapped) or not mapped:
+            return None
+        if any(not isinstance(a, (Ref, int, float, bool, str, type(None))) for a in node.arguments.values()):
+            return None
+        return self.of(mapped[0]) if len(mapped) == 1 else self._joined(node, mapped)
+
+    def _is_position_free(self, id_: int, spatial: int) -> bool:
+        """A number, or a leaf laid out as (1, C, 1, ...): the same at every sample and position."""
+        node = self.facts.graph.nodes[id_]
+        if node.shape == ():
+            return True
+        leaf = node.op in ("fxcheck.parameter", "fxcheck.buffer", "fxcheck.constant")
+        if not leaf or node.shape is None:
+            return False
+        samples = node.shape[: max(0, len(node.shape) - spatial - 1)]
+        return all(s == 1 for s in (*samples, *node.shape[-spatial:]))
+
+
+def _convolved_size(
+    arguments: Mapping[str, Any], kernel: tuple[int, ...], size_in: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Spatial sizes of a convolution's result; None for padding that is named rather than counted."""
+    if isinstance(arguments.get("padding"), str):
+        return None
+
+    def number(name: str, i: int, default: int) -> int:
+        value = arguments.get(name)
+        items = tuple(value) if isinstance(value, (tuple, list)) else (default if value is None else value,)
+        return int(items[i] if len(items) > 1 else items[0])
+
+    sizes = []
+    for i, (k, size) in enumerate(zip(kernel, size_in, strict=True)):
+        reach = number("dilation", i, 1) * (k - 1) + 1
+        sizes.append((size + 2 * number("padding", i, 0) - reach) // number("stride", i, 1) + 1)
+    return tuple(sizes)
+

@@ -1,0 +1,132 @@
+"""One captured form of a model, rewritten with check nodes: what a training forward runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxcheck.capture.export import Captured, capture
+from fxcheck.ops.measured import Measured
+from fxcheck.passes.insert_checks import insert_checks
+from fxcheck.passes.pipeline import Study, study
+from fxcheck.passes.plan_checks import plan_checks
+from fxcheck.records.checks import CheckPlan
+from fxcheck.runtime.other_dtype import what_differs_in
+from fxcheck.runtime.signature import Inputs
+from fxcheck.theory.classify import classify
+
+
+@dataclass(eq=False)
+class Program:
+    """A rewritten program and what its observations mean."""
+
+    captured: Captured
+    study: Study
+    plan: CheckPlan
+    module: fx.GraphModule
+    seen: Tensor
+    inputs: Inputs
+    """Of the example arguments."""
+    dynamic: tuple[bool, ...]
+    """For each leaf of the arguments, whether its first dimension was left to vary."""
+    trainable: Mapping[str, Tensor]
+    """The coordinates of w by name."""
+    tensors: Mapping[str, Tensor]
+    """Parameters and buffers by name."""
+    input_names: tuple[str, ...]
+    """Placeholder of each leaf of the arguments."""
+    history: dict[int, bool] = field(default_factory=dict)
+    """By check: whether the last forward had ties."""
+    other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_static(self) -> bool:
+        """Every step is certified without checks."""
+        return self.plan.theorem is not None
+
+    @cached_property
+    def layer_order(self) -> dict[int, int]:
+        return {g.index: i for i, g in enumerate(self.plan.groups)}
+
+    def slot_size(self, name: str) -> int:
+        """How many coordinates one index of a parameter's first dimension holds."""
+        shape = self.trainable[name].shape
+        return prod(shape[1:]) if shape else 1
+
+    def differences_in(self, dtype: torch.dtype) -> tuple[str, ...]:
+        """What keeps the plan from holding for activations of another dtype; measured once."""
+        if dtype not in self.other_dtypes:
+            self.other_dtypes[dtype] = what_differs_in(self.study, dtype)
+        return self.other_dtypes[dtype]
+
+    @cached_property
+    def is_like(self) -> Callable[[Program], bool]:
+        """Whether another program has the same layers, so that the rows of both may be pooled."""
+        mine = (self.plan.groups, self.plan.trainable, self.plan.theorem, bool(self.plan.uncovered))
+        return lambda other: mine == (
+            other.plan.groups, other.plan.trainable, other.plan.theorem, bool(other.plan.uncovered)
+        )  # fmt: skip
+
+
+def build_program(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss: Callable[..., Any] | None = None,
+    target: Any = None, mode: str = "keep", batch_size: int | None = None,
+    wrt: Collection[nn.Parameter] | None = None,
+) -> Program:  # fmt: skip
+    """Capture, analyse, plan and rewrite.
+
+    Args:
+        model: the user's model.
+        args: example inputs of this call.
+        kwargs: example keyword inputs.
+        loss: makes the loss part of the program.
+        target: example target of the loss.
+        mode: as for ``capture``.
+        batch_size: 1 asks for T1.
+        wrt: the parameters that the step updates; None for all with requires_grad.
+
+    Raises:
+        CaptureError: the model cannot be captured for these inputs.
+    """
+    captured = capture(model, args, kwargs, mode=mode, loss=loss, target=target)
+    found = study(captured, Measured(), wrt=wrt, batch_size=batch_size)
+    fallback = classify(found.structured, None) if found.classified.theorem == "T1" else None
+    plan = plan_checks(found.facts, found.structured, found.classified, fallback)
+    module, seen = insert_checks(captured.program, plan, found.graph, found.sources)
+    call = (args, kwargs) if loss is None else loss_arguments(args, kwargs, target)
+    inputs, _ = Inputs.of(*call)
+    prefix = captured.strip_prefix
+    parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
+    buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
+    names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
+    return Program(
+        captured, found, plan, module, seen, inputs, _dynamic(captured, len(inputs.leaves)),
+        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, names,
+    )  # fmt: skip
+
+
+def loss_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a program with a loss is called."""
+    packed: tuple[Any, ...] = (tuple(args), dict(kwargs))
+    return (packed if target is None else (*packed, target)), {}
+
+
+def _plain(name: str, prefix: str) -> str:
+    return name[len(prefix) :] if prefix and name.startswith(prefix) else name
+
+
+def _dynamic(captured: Captured, leaves: int) -> tuple[bool, ...]:
+    names = [str(n) for n in captured.program.graph_signature.user_inputs]
+    values = {n.name: n.meta.get("val") for n in captured.program.graph.nodes if n.op == "placeholder"}
+    if not captured.batch_dynamic or len(names) != leaves:
+        return (False,) * leaves
+    shapes: list[Any] = [getattr(values.get(n), "shape", ()) for n in names]
+    return tuple(len(s) > 0 and isinstance(s[0], torch.SymInt) for s in shapes)

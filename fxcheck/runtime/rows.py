@@ -1,0 +1,64 @@
+"""Rows of Algorithm 1: what a direction must satisfy at each touch and tie of one forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from fxcheck.runtime.observed import Observation
+
+Slot = tuple[str, int]
+"""A parameter and an index of its first dimension: coordinates that always come together."""
+
+
+
+class RowKind(StrEnum):
+    """Where a row comes from."""
+
+    TOUCH = "touch"
+    TIE = "tie"
+
+
+@dataclass(eq=False)
+class Row:
+    """One inequality <values, x> > 0 on the coordinates of ``slots``."""
+
+    group: int
+    kind: RowKind
+    at: Observation | None
+    """None once the forward has ended: it would keep the graph alive."""
+    layer: str
+    entry: int
+    """Flat index of the touched entry, or of the picked one."""
+    loser: int = -1
+    """TIE: flat index of the entry that must lose."""
+    output: int = -1
+    """TIE: flat index of the maximum."""
+    direction: int = 1
+    """TOUCH: AD's side; 0 where it took neither."""
+    slots: tuple[Slot, ...] = ()
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
+    error: float = 0.0
+    """The true row lies within error * norm of the stored one."""
+    restricted: bool = False
+    """Some fresh coordinates are left out, which is sound and may be too strict."""
+    exact: bool = False
+    """Its membership in T_j was settled by exact backward passes, or does not arise."""
+
+    @property
+    def is_zero(self) -> bool:
+        return not self.values.any()
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Inputs of one neuron of a fully connected layer where it is touched: the columns of T5."""
+
+    group: int
+    layer: str
+    neuron: Slot
+    matrix: np.ndarray
+    """(inputs, touched entries), float64."""
+

@@ -1,0 +1,148 @@
+"""One optimizer step while it runs: rows of all its forwards, then one decision (theory 4.12)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcheck.runtime.build_rows import MOST_GRADIENTS, RowBuilder
+from fxcheck.runtime.collector import Collector
+from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
+from fxcheck.runtime.gradients import Gradients
+from fxcheck.runtime.observed import Count
+from fxcheck.runtime.program import Program
+from fxcheck.runtime.rows import Columns, Row, RowKind
+
+_ROUNDS = 8
+"""How often rows that prove emptiness are looked at again."""
+
+
+@dataclass
+class Session:
+    """What the forwards of one step have shown so far."""
+
+    program: Program | None = None
+    rows: list[Row] = field(default_factory=list)
+    columns: list[Columns] = field(default_factory=list)
+    counts: dict[int, Count] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    forwards: int = 0
+    samples: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    decided: Decided | None = None
+    """Of the rows so far; None when rows came from several forwards or ranks and wait to be decided together."""
+    checksums: list[int] = field(default_factory=list)
+    """Of the inputs and of the checked layers' own weights, at each forward that had rows."""
+    gathered_ranks: int = 0
+    """Ranks whose rows are in here; 0 before ``gather``."""
+
+    def joins(self, program: Program, samples: int) -> None:
+        """Count a forward of a program.
+
+        Rows of programs with other layers cannot be pooled.
+        """
+        if self.program is not None and not self.program.is_like(program):
+            self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
+        self.program = self.program or program
+        self.forwards += 1
+        self.samples += samples
+        self.gathered_ranks = 0
+
+    def problem(self, sentence: str) -> None:
+        if sentence not in self.problems:
+            self.problems.append(sentence)
+
+    def spend(self, stage: str, since: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since
+
+    def digest(self) -> str:
+        """Tells steps of one run apart; it is no protection against an adversary."""
+        numbers = b"".join(n.to_bytes(8, "little", signed=True) for n in self.checksums)
+        return hashlib.blake2b(numbers, digest_size=16).hexdigest()
+
+    def add_forward(self, program: Program, collector: Collector) -> None:
+        """Turn what a forward showed into rows, while its graph lives."""
+        observed = collector.finish()
+        started = time.perf_counter()
+        gradients = Gradients(program.trainable)
+        built = RowBuilder(program.plan, program.tensors, gradients).build(observed)
+        self.spend("rows", started)
+        for sentence in (*observed.problems, *built.problems):
+            self.problem(sentence)
+        started = time.perf_counter()
+        rows = built.rows if program.plan.uncovered else self._settle_zero_rows(built.rows, gradients)
+        self.spend("T_j", started)
+        self._settle(program, rows, built.columns, gradients)
+        for check, count in observed.counts.items():
+            self.counts.setdefault(check, Count()).add(count)
+        self._count_nontrivial(program, rows)
+        for row in rows:
+            row.at = None
+        self.rows += rows
+        self.columns += built.columns
+        if rows or built.columns:
+            own = [program.trainable[n] for g in program.plan.groups for n in g.fresh]
+            self.checksums += [_checksum(t) for t in (*collector.classes.inputs.values(), *own)]
+
+    def _settle_zero_rows(self, rows: list[Row], gradients: Gradients) -> list[Row]:
+        """Ties whose row vanishes: harmless when the entries have equal total gradients, fatal otherwise."""
+        kept = []
+        for row in rows:
+            may_look = gradients.calls < MOST_GRADIENTS
+            if not (row.is_zero and not row.restricted and may_look and is_in_t_j(row, gradients)):
+                kept.append(row)
+        return kept
+
+    def _settle(self, program: Program, rows: list[Row], columns: Sequence[Columns], gradients: Gradients) -> None:
+        """Decide all rows so far, looking again at this forward's rows where they prove emptiness."""
+        fresh = {g.index: g.fresh for g in program.plan.groups}
+        for _ in range(_ROUNDS):
+            self.decided = decide_rows([*self.rows, *rows], [*self.columns, *columns], program.slot_size, self.seconds)
+            started = time.perf_counter()
+            changed = not program.plan.uncovered and refine(
+                rows, self.decided, gradients, lambda g: fresh[g], MOST_GRADIENTS
+            )  # fmt: skip
+            self.spend("T_j", started)
+            if not changed:
+                return
+        self.decided = decide_rows([*self.rows, *rows], [*self.columns, *columns], program.slot_size, self.seconds)
+
+    def _count_nontrivial(self, program: Program, rows: Sequence[Row]) -> None:
+        ties = [r for r in rows if r.kind is RowKind.TIE and r.at is not None]
+        outputs = {(r.at.check.index, r.output) for r in ties if r.at is not None}
+        for row in ties:
+            assert row.at is not None
+            self.counts.setdefault(row.at.check.index, Count()).nontrivial += 1
+        for check, _ in outputs:
+            self.counts[check].nontrivial_outputs += 1
+
+    def pool(self, others: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows of other ranks."""
+        for other in others:
+            self.rows += other["rows"]
+            self.columns += other["columns"]
+            for sentence in other["problems"]:
+                self.problem(sentence)
+            self.samples += other["samples"]
+            self.forwards += other["forwards"]
+        self.gathered_ranks = len(others) + 1
+        if self.program is not None and not self.program.is_static:
+            self.decided = decide_rows(self.rows, self.columns, self.program.slot_size, self.seconds)
+
+    def share(self) -> dict[str, Any]:
+        """What other ranks need of this one."""
+        plan = self.program.plan if self.program is not None else None
+        return {
+            "rows": self.rows, "columns": self.columns, "problems": self.problems, "samples": self.samples,
+            "forwards": self.forwards, "layers": plan and (plan.groups, plan.trainable, plan.theorem),
+        }  # fmt: skip
+
+
+def _checksum(tensor: Tensor) -> int:
+    return int(torch.hash_tensor(tensor.detach()).view(torch.int64)) if tensor.numel() else 0

@@ -1,0 +1,171 @@
+"""Ties of one max operator, as pairs of the entry that AD picked and another maximal one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fxcheck import scan
+from fxcheck.records.checks import Check
+from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.windows_of import pooling_windows
+from fxcheck.scan import Windows, classes
+
+_LIMIT = 200_000
+"""Tied windows that are followed, per operator and forward."""
+_FEW = 4_096
+"""Tied windows that are looked at one by one; with more, classes are computed before they are listed."""
+_PREFIX_LIMIT = 1 << 26
+"""Comparisons that ties of cummax may cost."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Pairs that classes do not prove equal, as flat row-major indices on the CPU."""
+
+    winners: Tensor
+    losers: Tensor
+    outputs: Tensor
+    tied: int
+    truncated: bool = False
+    finite: bool = True
+
+
+_NONE = torch.empty(0, dtype=torch.int64)
+
+
+def ties_in_windows(
+    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool]
+) -> Found:
+    """Ties of a pooling operator.
+
+    Args:
+        check: the check; its operator and arguments say what the windows are.
+        x: operand, (B, C, *S_in) or (C, *S_in).
+        maxima: what the forward computed, (B, C, *S_out) or (C, *S_out).
+        picks: AD's choice for each output, an index into the flattened spatial dimensions.
+        position_classes: proves that entries are equal functions.
+        history: by check, whether the last forward had ties; updated.
+    """
+    n = _spatial(check.operator)
+    if x.dim() == n + 1:
+        x, maxima, picks = x[None], maxima[None], picks[None]
+    windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
+    known: Tensor | None = None
+    mixed: Tensor | None = None
+    if history.get(check.index, True):
+        known, mixed = _classes(check, x, windows, position_classes)
+    limit = _FEW if known is None else _LIMIT
+    found = scan.ties(x, maxima, windows, check.skip, mixed, limit, check.floor)
+    history[check.index] = found.tied > 0
+    if found.tied and known is None:
+        known, mixed = _classes(check, x, windows, position_classes)
+        if found.truncated:
+            found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
+    if not found.listed.numel():
+        return Found(_NONE, _NONE, _NONE, found.tied, found.truncated, found.finite)
+    cells = scan.members(x, maxima, windows, found.listed)
+    plane = prod(x.shape[2:])
+    chosen = picks.reshape(-1)[found.listed] + found.listed.div(prod(maxima.shape[2:]), rounding_mode="floor") * plane
+    pairs = _pairs(cells, chosen, found.listed)
+    return _unequal(pairs, x, known, found.tied, found.truncated, found.finite)
+
+
+def _classes(
+    check: Check, x: Tensor, windows: Windows, position_classes: PositionClasses
+) -> tuple[Tensor | None, Tensor | None]:
+    known = position_classes.of(check.operand)
+    if known is None or tuple(known.shape[1:]) != (x.shape[0], *x.shape[2:]):
+        return None, None
+    return known, classes.mixed(known, windows)
+
+
+def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(winner, loser, output) for every other maximal cell (L, K) of each listed output."""
+    others = (cells >= 0) & (cells != chosen[:, None])
+    row, column = others.nonzero(as_tuple=True)
+    return chosen[row], cells[row, column], outputs[row]
+
+
+def _unequal(
+    pairs: tuple[Tensor, Tensor, Tensor], x: Tensor, known: Tensor | None, tied: int, truncated: bool, finite: bool
+) -> Found:
+    """Without the pairs of one class, which are equal functions and so in T_j."""
+    winners, losers, outputs = pairs
+    if known is not None and winners.numel():
+        flat = known.reshape(2, -1)
+        a, b = flat[:, _position(winners, x)], flat[:, _position(losers, x)]
+        keep = (a != b).any(0)
+        winners, losers, outputs = winners[keep], losers[keep], outputs[keep]
+    return Found(winners.cpu(), losers.cpu(), outputs.cpu(), tied, truncated, finite)
+
+
+def _position(entries: Tensor, x: Tensor) -> Tensor:
+    """Flat index into (B, *S) of flat indices into (B, C, *S)."""
+    plane = prod(x.shape[2:])
+    sample = entries.div(x.shape[1] * plane, rounding_mode="floor")
+    return sample * plane + entries % plane
+
+
+def _spatial(operator: str) -> int:
+    """Number of spatial dimensions in an operator's name, as in ``max_pool2d``."""
+    return int(next(c for c in operator.split(".")[1] if c.isdigit()))
+
+
+def ties_along(check: Check, x: Tensor, extrema: Tensor, picks: Tensor) -> Found:
+    """Ties of ``max(dim)``, ``min(dim)``, ``cummax`` or ``cummin``.
+
+    Args:
+        check: the check.
+        x: operand.
+        extrema: values that the forward computed.
+        picks: AD's choice, an index along the dimension.
+    """
+    finite = bool(x.isfinite().all())
+    dim = int(check.arguments["dim"])
+    rows = x.movedim(dim, -1) if x.dim() else x[None]
+    length = rows.shape[-1]
+    where = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    where = (where.movedim(dim, -1) if x.dim() else where[None]).reshape(-1, length)
+    rows = rows.reshape(-1, length)
+    if check.operator.split(".")[1].startswith("cum"):
+        return _ties_of_prefixes(check, rows, where, extrema, picks, dim, finite)
+    values, chosen = extrema.reshape(-1), picks.reshape(-1)
+    equal = (rows == values[:, None]) & _counts(check, values)[:, None]
+    tied = equal.sum(1) >= 2
+    cells = torch.where(equal, where, -1)[tied]
+    winners = where.gather(1, chosen[:, None]).reshape(-1)[tied]
+    outputs = tied.nonzero().reshape(-1)
+    w, l_, o = _pairs(cells, winners, outputs)
+    return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
+
+
+def _ties_of_prefixes(
+    check: Check, rows: Tensor, where: Tensor, extrema: Tensor, picks: Tensor, dim: int, finite: bool
+) -> Found:
+    length = rows.shape[-1]
+    if rows.numel() * length > _PREFIX_LIMIT:
+        return Found(_NONE, _NONE, _NONE, 0, True, finite)
+    values = (extrema.movedim(dim, -1) if extrema.dim() else extrema[None]).reshape(-1, length)
+    chosen = (picks.movedim(dim, -1) if picks.dim() else picks[None]).reshape(-1, length)
+    before = torch.ones(length, length, dtype=torch.bool, device=rows.device).tril()
+    equal = (rows[:, None, :] == values[:, :, None]) & before & _counts(check, values)[:, :, None]
+    tied = equal.sum(2) >= 2
+    cells = torch.where(equal, where[:, None, :], -1)[tied]
+    winners = where.gather(1, chosen)[tied]
+    outputs = tied.reshape(-1).nonzero().reshape(-1)
+    w, l_, o = _pairs(cells, winners, outputs)
+    return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
+
+
+def _counts(check: Check, values: Tensor) -> Tensor:
+    """Extrema whose ties need rows."""
+    keep = torch.ones_like(values, dtype=torch.bool)
+    if check.floor is not None:
+        keep &= values > check.floor
+    for flat in check.skip:
+        keep &= values != flat
+    return keep

@@ -1,0 +1,189 @@
+"""Touches and ties in plain torch: any device, any float dtype, any strides. The compiled scan must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from types import EllipsisType
+
+import torch
+from torch import Tensor
+
+from fxcheck.scan.windows import Windows
+
+Region = tuple[EllipsisType | slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Touches:
+    """The entries of a pre-activation that sit on a kink.
+
+    Args:
+        indices: int64 (T,), flat row-major indices, ascending.
+        which: int64 (T,), for each the first kink that it equals, as an index into the kinks asked for.
+        finite: no entry of the pre-activation is NaN or infinite.
+    """
+
+    indices: Tensor
+    which: Tensor
+    finite: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Ties:
+    """The tied windows of one max.
+
+    Args:
+        outputs: how many windows there are.
+        tied: how many of them are tied, at an undischarged value.
+        listed: int64 (L,), flat row-major indices into ``out`` of the tied windows that are mixed, ascending.
+        truncated: there were more than ``limit`` of those; ``listed`` then holds some ``limit`` of them.
+        finite: no cell of ``x`` is NaN or infinite.
+    """
+
+    outputs: int
+    tied: int
+    listed: Tensor
+    truncated: bool
+    finite: bool
+
+
+def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
+    """The entries of a pre-activation that equal a kink.
+
+    Values are compared as computed: each kink is rounded to ``y.dtype``, and -0.0 equals 0.0.
+
+    Args:
+        y: the pre-activation, any shape, a floating dtype.
+        kinks: the kinks of the activation function.
+
+    Returns:
+        The touches; ``which`` names the first of the kinks that rounding makes equal.
+    """
+    y = y.detach()
+    which = torch.empty(0, dtype=torch.int64, device=y.device)
+    masks = [y == kink for kink in rounded(kinks, y)]
+    touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
+    for mask in masks[1:]:
+        touches |= mask
+    indices = _flat_nonzero(touches)
+    if indices.numel():
+        places = torch.unravel_index(indices, y.shape) if y.ndim else ()
+        at = torch.stack([mask[places].reshape(-1) for mask in masks])
+        which = at.to(torch.uint8).argmax(0)
+    return Touches(indices, which, is_finite(y))
+
+
+def ties(
+    x: Tensor,
+    out: Tensor,
+    windows: Windows,
+    skip: tuple[float, ...] = (),
+    mixed: Tensor | None = None,
+    limit: int = 200_000,
+    floor: float | None = None,
+) -> Ties:
+    """The windows in which at least two real cells equal the maximum. Padding never ties, and NaN equals nothing.
+
+    Args:
+        x: the input (N, C, *S_in), a floating dtype.
+        out: the maxima (N, C, *S_out) as the forward computed them, same dtype.
+        windows: the cells that each output reads.
+        skip: windows whose maximum is one of these (rounded to ``x.dtype``) do not count.
+        mixed: bool or uint8 (N, *S_out): only windows where it is not zero are listed; all tied ones are counted.
+        limit: how many windows to list at most.
+        floor: windows whose maximum is at most this (rounded to ``x.dtype``) do not count.
+
+    Returns:
+        The ties.
+    """
+    x, out = x.detach(), out.detach()
+    tied = _counts(x, out, windows) >= 2
+    for value in rounded(skip, x):
+        tied &= out != value
+    for value in rounded(() if floor is None else (floor,), x):
+        tied &= out > value
+    number = int(tied.sum())
+    if mixed is not None and number:
+        tied &= (mixed != 0).unsqueeze(1)
+    listed = _flat_nonzero(tied)
+    return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(x))
+
+
+def members(x: Tensor, out: Tensor, windows: Windows, listed: Tensor) -> Tensor:
+    """The cells that attain the maximum of some windows.
+
+    Args:
+        x: the input (N, C, *S_in).
+        out: the maxima (N, C, *S_out).
+        windows: the cells that each output reads.
+        listed: int64 (L,), flat row-major indices into ``out``.
+
+    Returns:
+        int64 (L, K), K the taps of a window: flat row-major indices into ``x``, -1 for padding and for cells below
+        the maximum.
+    """
+    sample, channel, *places = torch.unravel_index(listed, out.shape)
+    cells = (sample * x.shape[1] + channel)[:, None]
+    real = torch.ones_like(cells, dtype=torch.bool)
+    for table, place, size in zip(windows.tables, places, windows.size_in, strict=True):
+        rows = table.to(x.device)[place][:, None, :]
+        real = (real[:, :, None] & (rows >= 0)).flatten(1)
+        cells = (cells[:, :, None] * size + rows.clamp(min=0)).flatten(1)
+    values = x.detach()[torch.unravel_index(cells, x.shape)]
+    maxima = out.detach()[sample, channel, *places]
+    return cells.masked_fill(~real | (values != maxima[:, None]), -1)
+
+
+def rounded(values: Sequence[float], like: Tensor) -> list[float]:
+    """The values after rounding to the dtype of ``like``."""
+    return torch.tensor(list(values), dtype=like.dtype).tolist()
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no entry of ``x`` is NaN or infinite: one sum, and a closer look only when that is not finite."""
+    total = x.sum(dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return bool(total.isfinite()) or bool(x.isfinite().all())
+
+
+def _counts(x: Tensor, out: Tensor, windows: Windows) -> Tensor:
+    """How many real cells equal the maximum, in the shape and memory format of ``out``."""
+    if windows.everything:
+        return (x == out).sum(tuple(range(2, x.ndim)), keepdim=True)
+    # One byte per window is the fastest to accumulate; it must not wrap round.
+    counts = torch.zeros_like(out, dtype=torch.uint8 if windows.taps < 256 else torch.int32)
+    if None in windows.slices:
+        return _counts_irregular(x, out, windows, counts)
+    for cells, region in _regions(x, windows):
+        counts[region] += cells == out[region]
+    return counts
+
+
+def _regions(x: Tensor, windows: Windows) -> Iterator[tuple[Tensor, Region]]:
+    """For regular windows, tap by tap: the cells of ``x`` (..., *S_in) read, and the region of outputs reading them."""
+    for taps in product(*(along or () for along in windows.slices)):
+        region: Region = (Ellipsis, *(tap.into for tap in taps))
+        place: Region = (Ellipsis, *(tap.cells for tap in taps))
+        yield x[place], region
+
+
+def _counts_irregular(x: Tensor, out: Tensor, windows: Windows, counts: Tensor) -> Tensor:
+    for columns in product(*(table.to(x.device).unbind(1) for table in windows.tables)):
+        cells, real = x, torch.ones((), dtype=torch.bool, device=x.device)
+        for dimension, column in enumerate(columns, start=2):
+            cells = cells.index_select(dimension, column.clamp(min=0))
+            real = real.unsqueeze(-1) & (column >= 0)
+        counts += (cells == out) & real
+    return counts
+
+
+def _flat_nonzero(mask: Tensor) -> Tensor:
+    """The flat row-major indices of the true entries, ascending, whatever the memory format."""
+    if not mask.any():
+        return torch.empty(0, dtype=torch.int64, device=mask.device)
+    if not mask.ndim:
+        return torch.zeros(1, dtype=torch.int64, device=mask.device)
+    strides = [prod(mask.shape[axis + 1 :]) for axis in range(mask.ndim)]
+    return (mask.nonzero() * torch.tensor(strides, device=mask.device)).sum(1)

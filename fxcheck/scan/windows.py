@@ -1,0 +1,141 @@
+"""Windows as index tables: which input cells each output of a pooling, a convolution or a max over a dimension reads.
+
+A window is a product of one set of indices per spatial dimension, so one table per dimension says it all: padding,
+dilation, ``ceil_mode``, overlap and the uneven windows of adaptive pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One column of a table as slices: outputs ``into`` read the cells ``cells``, one each; other outputs read none."""
+
+    into: slice
+    cells: slice
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """One max, or one convolution, over sliding windows. Compared by identity.
+
+    Args:
+        tables: per spatial dimension an int64 CPU tensor (size_out, taps) of input indices; -1 is padding.
+        size_in: the input's spatial sizes.
+    """
+
+    tables: tuple[Tensor, ...]
+    size_in: tuple[int, ...]
+
+    @property
+    def size_out(self) -> tuple[int, ...]:
+        """The output's spatial sizes."""
+        return tuple(table.shape[0] for table in self.tables)
+
+    @property
+    def taps(self) -> int:
+        """Cells per window, padding included."""
+        return prod(table.shape[1] for table in self.tables)
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether there is one window, over the whole input."""
+        pairs = zip(self.tables, self.size_in, strict=True)
+        return all(torch.equal(table, torch.arange(size)[None]) for table, size in pairs)
+
+    @cached_property
+    def slices(self) -> tuple[tuple[Tap, ...] | None, ...]:
+        """Per dimension the taps as strided slices, or ``None`` where a column is not an arithmetic progression."""
+        return tuple(_slices(table) for table in self.tables)
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """The numbers of one pooling or convolution, each per spatial dimension, as PyTorch names them."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def table(self, dimension: int, size_in: int, size_out: int) -> Tensor:
+        """The indices read along one dimension.
+
+        Args:
+            dimension: which spatial dimension, from 0.
+            size_in: the input's size there.
+            size_out: the output's actual size there, so that ``ceil_mode`` needs no flag.
+
+        Returns:
+            An int64 tensor (size_out, kernel); -1 where the cell is padding or beyond the end.
+        """
+        starts = torch.arange(size_out) * self.stride[dimension] - self.padding[dimension]
+        cells = starts[:, None] + torch.arange(self.kernel[dimension]) * self.dilation[dimension]
+        return cells.masked_fill((cells < 0) | (cells >= size_in), -1)
+
+
+@lru_cache(maxsize=1024)
+def sliding(spec: WindowSpec, size_in: tuple[int, ...], size_out: tuple[int, ...]) -> Windows:
+    """The windows of a pooling or convolution with these numbers, from ``size_in`` to ``size_out``."""
+    sizes = enumerate(zip(size_in, size_out, strict=True))
+    return Windows(tuple(spec.table(dimension, *pair) for dimension, pair in sizes), size_in)
+
+
+@lru_cache(maxsize=1024)
+def adaptive(size_in: tuple[int, ...], size_out: tuple[int, ...]) -> Windows:
+    """The windows of an adaptive pool from ``size_in`` to ``size_out``."""
+    return Windows(adaptive_tables(size_in, size_out), size_in)
+
+
+@lru_cache(maxsize=1024)
+def whole(size_in: tuple[int, ...]) -> Windows:
+    """One window over everything: a max over the dimensions of ``size_in``, kept with size 1."""
+    return Windows(tuple(torch.arange(size)[None] for size in size_in), size_in)
+
+
+def adaptive_tables(size_in: Sequence[int], size_out: Sequence[int]) -> tuple[Tensor, ...]:
+    """The tables of an adaptive pool: window i is [floor(i in/out), ceil((i+1) in/out)).
+
+    Args:
+        size_in: the input's spatial sizes.
+        size_out: the output's.
+
+    Returns:
+        Per dimension an int64 tensor (size_out, longest window), shorter windows filled up with -1.
+    """
+    return tuple(_adaptive_table(*pair) for pair in zip(size_in, size_out, strict=True))
+
+
+def _adaptive_table(size_in: int, size_out: int) -> Tensor:
+    index = torch.arange(size_out)
+    starts = index * size_in // size_out
+    ends = ((index + 1) * size_in + size_out - 1) // size_out
+    longest = int((ends - starts).max()) if size_out else 1
+    cells = starts[:, None] + torch.arange(longest)
+    return cells.masked_fill(cells >= ends[:, None], -1)
+
+
+def _slices(table: Tensor) -> tuple[Tap, ...] | None:
+    taps = [_tap(column) for column in table.t().tolist()]
+    return None if None in taps else tuple(tap for tap in taps if tap is not None)
+
+
+def _tap(column: list[int]) -> Tap | None:
+    """The slices of one column, ``None`` when its real cells are not consecutive outputs at a constant step."""
+    real = [output for output, cell in enumerate(column) if cell >= 0]
+    if not real:
+        return Tap(slice(0, 0), slice(0, 0))
+    low, high = real[0], real[-1] + 1
+    step = column[low + 1] - column[low] if high - low > 1 else 1
+    cells = list(range(column[low], column[low] + step * (high - low), step)) if step > 0 else []
+    if column[low:high] != cells:
+        return None
+    return Tap(slice(low, high), slice(cells[0], cells[-1] + 1, step))

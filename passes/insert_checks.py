@@ -1,0 +1,179 @@
+"""Touch: put check nodes into an exported program's module, beside the operations that a plan names.
+
+1. A max-pool without indices is replaced by the operator that it calls, which also returns AD's pick.
+2. Touches, guards and bounds are observed before the operation that reads them, since in-place ones overwrite them.
+3. Ties and singular points are observed after the operation, with its result.
+4. A pre-activation that exists only inside a composite (the difference inside ``l1_loss``) is computed beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from fxcheck.capture.lower import Place, Sources
+from fxcheck.ops import observe as _registers_the_operator  # noqa: F401
+from fxcheck.ops.evaluate import overload
+from fxcheck.records.checks import Check, CheckKind, CheckPlan
+from fxcheck.records.graph import Graph, Ref
+
+SEEN = "_fxcheck_seen"
+"""Name of the counter, one number per check, in every rewritten (sub)graph."""
+_BEFORE = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
+_WITH_INDICES = {
+    f"aten.max_pool{d}d.default": getattr(torch.ops.aten, f"max_pool{d}d_with_indices").default for d in (1, 2, 3)
+}
+
+
+def insert_checks(
+    program: ExportedProgram, plan: CheckPlan, graph: Graph, sources: Sources
+) -> tuple[fx.GraphModule, torch.Tensor]:
+    """Make a module of the program, with check nodes.
+
+    Args:
+        program: the captured program; the module shares its parameters and buffers.
+        plan: what to observe.
+        graph: the single-assignment graph that the plan speaks of.
+        sources: where the program holds the graph's values.
+
+    Returns:
+        The module, and the counter: how often each check ran, shape (number of checks,).
+    """
+    module: Any = program.module(check_guards=False)
+    seen = torch.zeros(max(1, len(plan.checks)), dtype=torch.int64)
+    inserter = _Inserter(module, graph, sources, seen, _leaves(program, module))
+    for check in plan.checks:
+        if check.kind is not CheckKind.UNOBSERVED:
+            inserter.insert(check)
+    inserter.finish()
+    return module, seen
+
+
+def _leaves(program: ExportedProgram, module: fx.GraphModule) -> dict[str, fx.Node]:
+    """The module's nodes for the program's placeholders: inputs in order, the others by what they hold."""
+    signature = program.graph_signature
+    inputs = [n for n in module.graph.nodes if n.op == "placeholder"]
+    found = dict(zip(map(str, signature.user_inputs), inputs, strict=False))
+    held = {str(n.target): n for n in reversed(module.graph.nodes) if n.op == "get_attr"}
+    lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+              **signature.inputs_to_lifted_tensor_constants}  # fmt: skip
+    return found | {name: held[target] for name, target in lifted.items() if target in held}
+
+
+class _Inserter:
+    def __init__(
+        self, module: fx.GraphModule, graph: Graph, sources: Sources, seen: torch.Tensor, leaves: dict[str, fx.Node]
+    ) -> None:
+        self.leaves = leaves
+        self.module = module
+        self.graph = graph
+        self.sources = sources
+        self.seen = seen
+        self.rooms: dict[tuple[str, ...], fx.GraphModule] = {}
+        self.named: dict[tuple[str, ...], dict[str, fx.Node]] = {}
+
+    def finish(self) -> None:
+        for room in self.rooms.values():
+            room.graph.lint()
+            room.recompile()
+
+    # Places ------------------------------------------------------------------------------------
+
+    def _room(self, path: tuple[str, ...]) -> fx.GraphModule:
+        """The (sub)graph module at a path; subgraphs are copied, since the captured program shares them."""
+        if path not in self.rooms:
+            room = self.module
+            if path:
+                outer = self._room(path[:-1])
+                room = copy.deepcopy(getattr(outer, path[-1]))
+                setattr(outer, path[-1], room)
+            room.register_buffer(SEEN, self.seen, persistent=False)
+            self.rooms[path] = room
+            self.named[path] = {n.name: n for n in room.graph.nodes} | ({} if path else self.leaves)
+        return self.rooms[path]
+
+    def _node(self, place: Place) -> fx.Node:
+        self._room(place.path)
+        return self.named[place.path][place.name]
+
+    def _value(self, reader: int, read: int, path: tuple[str, ...]) -> fx.Node:
+        """The program's node that holds graph node ``read`` when graph node ``reader`` runs."""
+        place = self.sources.operand_of.get((reader, read))
+        if place is None or place.path != path:
+            return self._computed(read, path)
+        return self._node(place)
+
+    def _computed(self, id_: int, path: tuple[str, ...]) -> fx.Node:
+        """A graph node as a program node: the one that holds it, or its operator called again at this point."""
+        holder = self.sources.holder_of.get(id_)
+        if holder is not None and holder.path == path:
+            return self._node(holder)
+        node = self.graph.nodes[id_]
+        target: Any = overload(node.op)
+        if target is None:
+            raise LookupError(f"{node.op} has no place in the program")
+        arguments = {n: self._argument(id_, v, path) for n, v in node.arguments.items() if v is not None}
+        return self._room(path).graph.call_function(target, kwargs=arguments)
+
+    def _argument(self, reader: int, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, Ref):
+            return self._value(reader, value.id, path)
+        if isinstance(value, tuple):
+            return [self._argument(reader, v, path) for v in value]
+        return value
+
+    # Checks ------------------------------------------------------------------------------------
+
+    def insert(self, check: Check) -> None:
+        at = self.sources.emitter_of[check.node]
+        room, node = self._room(at.path), self._node(at)
+        if check.kind in _BEFORE:
+            with room.graph.inserting_before(node):
+                values = [self._value(check.node, i, at.path) for i in (check.operand, *check.reads)]
+                self._observe(room, check, node, [*values, *self._source_values(check, at.path)])
+            return
+        results = [node] if check.kind is CheckKind.SINGULAR else self._maxima_and_picks(room, node, at)
+        with room.graph.inserting_before(results[-1].next):
+            values = [self._value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
+            self._observe(room, check, results[0], [*values, *results, *self._source_values(check, at.path)])
+
+    def _observe(self, room: fx.GraphModule, check: Check, beside: fx.Node, values: list[fx.Node]) -> None:
+        seen = room.graph.get_attr(SEEN)
+        probe = room.graph.call_function(torch.ops.fxcheck.observe.default, (seen, check.index, values))
+        for key in ("stack_trace", "nn_module_stack"):
+            if key in beside.meta:
+                probe.meta[key] = beside.meta[key]
+
+    def _maxima_and_picks(self, room: fx.GraphModule, node: fx.Node, at: Place) -> list[fx.Node]:
+        """The two results of a max operator, which is replaced where it returns maxima alone."""
+        target = _WITH_INDICES.get(str(node.target))
+        both = node
+        if target is not None:
+            with room.graph.inserting_before(node):
+                both = room.graph.call_function(target, node.args, dict(node.kwargs))
+            both.meta = dict(node.meta)
+        with room.graph.inserting_before(both.next):
+            maxima = room.graph.call_function(operator.getitem, (both, 0))
+            picks = room.graph.call_function(operator.getitem, (both, 1))
+        if target is not None:
+            maxima.meta = dict(node.meta)
+            node.replace_all_uses_with(maxima)
+            room.graph.erase_node(node)
+            self.named[at.path][at.name] = maxima
+        return [maxima, picks]
+
+    def _source_values(self, check: Check, path: tuple[str, ...]) -> list[fx.Node]:
+        """Operand and result of each affine source: two tensors a source, none where the program holds them elsewhere."""
+        found = []
+        for source in check.sources:
+            operand = self.sources.operand_of.get((source.layer, source.operand))
+            result = self.sources.holder_of.get(source.layer)
+            if operand is None or result is None or operand.path != path or result.path != path:
+                return []
+            found += [self._node(operand), self._node(result)]
+        return found

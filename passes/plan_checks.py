@@ -1,0 +1,191 @@
+"""Look: which operations a training step must observe, for the layers that the static pass left open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fxcheck.passes.annotate import Annotated
+from fxcheck.passes.closed_forms import ClosedForms
+from fxcheck.passes.common_bias import decides_by_algorithm_2, flat_values
+
+from fxcheck.records.checks import Check, CheckKind, CheckPlan, GroupPlan, Side
+from fxcheck.records.finding import Diagnostic, Verdict
+from fxcheck.records.graph import Ref
+from fxcheck.records.layer import Structured, Unit, UnitKind
+from fxcheck.records.semantics import Kind
+from fxcheck.theory.classify import Classified, Judged, judge
+
+_WINDOWS = ("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+            "adaptive_max_pool3d")  # fmt: skip
+_DIMENSION = ("max.dim", "min.dim", "cummax", "cummin")
+_COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal")
+
+
+def plan_checks(
+    facts: Annotated, structured: Structured, classified: Classified, fallback: Classified | None = None
+) -> CheckPlan:
+    """Choose what to observe.
+
+    Args:
+        facts: the annotated graph.
+        structured: its layers.
+        classified: the static verdict.
+        fallback: under T1 the verdict without it, which decides steps of more than one sample.
+
+    Returns:
+        Checks for exactly the groups that no theorem discharges statically (theory 4.8), with closed forms of
+        their rows where there are any.
+    """
+    deciding = fallback or classified
+    uncovered = deciding.verdict is Verdict.UNCOVERED
+    static = deciding.verdict in (Verdict.SMOOTH, Verdict.CERTIFIED)
+    if static:
+        name = deciding.theorem or "smooth"
+        return CheckPlan((), (), facts.parameters, name, False, (), classified.assumptions)
+    planner = _Planner(facts, structured, deciding.theorem)
+    for judged in judge(structured):
+        if not judged.is_certified:
+            planner.add_group(judged)
+    for unit in structured.units:
+        if unit.kind is UnitKind.SINGULAR:
+            planner.add_singular(unit)
+    return CheckPlan(
+        tuple(planner.checks), tuple(planner.groups), facts.parameters, None, fallback is not None,
+        _reasons(deciding) if uncovered else (), classified.assumptions,
+    )  # fmt: skip
+
+
+def _reasons(classified: Classified) -> tuple[Diagnostic, ...]:
+    of_layers = (d for layer in classified.layers if layer.verdict is Verdict.UNCOVERED for d in layer.diagnostics)
+    return tuple(dict.fromkeys((*classified.diagnostics, *of_layers)))
+
+
+@dataclass
+class _Planner:
+    facts: Annotated
+    structured: Structured
+    theorem: str | None
+
+    def __post_init__(self) -> None:
+        self.checks: list[Check] = []
+        self.groups: list[GroupPlan] = []
+        self.layer_of: dict[int, str] = {}
+        self.forms = ClosedForms(self.facts, self.structured.units)
+
+    def add_group(self, judged: Judged) -> None:
+        second = decides_by_algorithm_2(self.facts, judged)
+        plan = GroupPlan(
+            judged.group.index, judged.name, self.facts.names(judged.group.fresh), 2 if second else 1,
+            self.theorem == "T5",
+        )  # fmt: skip
+        self.groups.append(plan)
+        self.layer_of |= {u.index: judged.name if judged.is_one_layer else u.display or u.name for u in judged.units}
+        for unit in judged.units:
+            if unit.kind is UnitKind.ACTIVATION and not second:
+                self._touches(unit, plan)
+            elif unit.kind is UnitKind.MAX:
+                self._ties(unit, plan, judged)
+            elif unit.kind is not UnitKind.ACTIVATION:
+                self._add(CheckKind.UNOBSERVED, unit, plan.index, unit.inputs[0], note=f"{unit.name} is outside T8")
+
+    def add_singular(self, unit: Unit) -> None:
+        node = self.facts.graph.nodes[unit.node]
+        if node.shape is None:
+            self._add(CheckKind.UNOBSERVED, unit, -1, unit.inputs[0], note=f"{unit.name} has several results")
+            return
+        operands = tuple(dict.fromkeys(i for a in node.arguments.values() for i in _refs(a)))
+        self._add(CheckKind.SINGULAR, unit, -1, unit.inputs[0], reads=operands)
+
+    def _add(self, kind: CheckKind, unit: Unit, group: int, operand: int, node: int | None = None, **extra: Any) -> None:
+        at = self.facts.graph.nodes[unit.node if node is None else node]
+        self.checks.append(Check(
+            len(self.checks), kind, group, unit.index, self.layer_of.get(unit.index, unit.display or unit.name), at.id, operand,
+            operator=at.op, arguments=at.arguments, **extra,
+        ))  # fmt: skip
+
+    # Kinks ---------------------------------------------------------------------------------------
+
+    def _touches(self, unit: Unit, plan: GroupPlan) -> None:
+        sides = tuple(Side(p.kink, _direction(p.weight)) for p in unit.points)
+        root = unit.inputs[0]
+        sources = self.forms.of(root, plan.fresh)
+        first = next((m for m in unit.members if root in self.facts.graph.inputs_of[m]), None)
+        if first is None:
+            first = next(iter(self._chain_readers(unit, root)), unit.node)
+        bounds = self._bounds(unit)
+        if bounds:
+            self._add(CheckKind.BOUND, unit, plan.index, root, node=unit.node, sides=sides, sources=sources, reads=bounds)
+            return
+        self._add(CheckKind.TOUCH, unit, plan.index, root, node=first, sides=sides, sources=sources)
+        for member in unit.members:
+            self._guard(unit, plan, member, root)
+
+    def _chain_readers(self, unit: Unit, root: int) -> Iterable[int]:
+        """Nodes on the way from the root to the activation that read the root, in execution order."""
+        above, stack = set(), [unit.node]
+        while stack:
+            current = stack.pop()
+            if current != root and current not in above and self.facts.depends[current]:
+                above.add(current)
+                stack.extend(self.facts.graph.inputs_of[current])
+        return (n for n in self.facts.graph.users_of[root] if n in above)
+
+    def _bounds(self, unit: Unit) -> tuple[int, ...]:
+        """Constant tensors that the pre-activation is compared with entry by entry (theory 4.2)."""
+        node = self.facts.graph.nodes[unit.node]
+        if self.facts.semantics[node.id].kind is not Kind.MAX:
+            return ()
+        return tuple(i for i in self.facts.graph.inputs_of[node.id] if i not in unit.inputs)
+
+    def _guard(self, unit: Unit, plan: GroupPlan, member: int, root: int) -> None:
+        """A member that compares something else than the root may, by rounding, hit where the root does not."""
+        found = self._compared(member)
+        if found is None or found[0] == root:
+            return
+        operand, constants = found
+        self._add(CheckKind.GUARD, unit, plan.index, operand, node=member,
+                  sides=tuple(Side(c, 0) for c in constants))  # fmt: skip
+
+    def _compared(self, member: int) -> tuple[int, tuple[float, ...]] | None:
+        """(operand, constants) of an operator that compares its operand with constants."""
+        node, semantics = self.facts.graph.nodes[member], self.facts.semantics[member]
+        if semantics.kind is Kind.KINKED and semantics.operand is not None:
+            operand = node.arguments.get(semantics.operand)
+            return (operand.id, semantics.kinks) if isinstance(operand, Ref) else None
+        base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+        if base not in _COMPARES:
+            return None
+        left, right = node.arguments.get("self"), node.arguments.get("other")
+        value = self._number(right)
+        return (left.id, (value,)) if isinstance(left, Ref) and value is not None else None
+
+    def _number(self, value: Any) -> float | None:
+        if isinstance(value, Ref):
+            return self.facts.constants.get(value.id)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    # Maxima --------------------------------------------------------------------------------------
+
+    def _ties(self, unit: Unit, plan: GroupPlan, judged: Judged) -> None:
+        node = self.facts.graph.nodes[unit.node]
+        name = node.op.removeprefix("aten.").removesuffix(".default").removesuffix("_with_indices")
+        kind = CheckKind.WINDOWS if name in _WINDOWS else CheckKind.DIMENSION if name in _DIMENSION else None
+        operand = unit.inputs[0]
+        if kind is None:
+            self._add(CheckKind.UNOBSERVED, unit, plan.index, operand, note=f"ties of {unit.name} cannot be observed")
+            return
+        floor = 0.0 if plan.algorithm == 2 else None
+        self._add(kind, unit, plan.index, operand, floor=floor, skip=flat_values(self.facts, judged, unit),
+                  sources=self.forms.of(operand, plan.fresh))  # fmt: skip
+
+
+def _direction(weight: float | None) -> int:
+    return {1.0: -1, 0.0: 1}.get(weight, 0) if weight is not None else 0
+
+
+def _refs(value: Any) -> tuple[int, ...]:
+    if isinstance(value, Ref):
+        return (value.id,)
+    return tuple(i for item in value for i in _refs(item)) if isinstance(value, (tuple, list)) else ()

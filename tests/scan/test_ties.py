@@ -1,0 +1,100 @@
+"""The tie scans agree with a naive loop, whatever the pool, the dtype and the memory format."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fxcheck.scan import WindowSpec, compiled, members, sliding, whole
+from tests.scan.oracles import Case, laid_out, pools, small_integers, tied_cells
+
+FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(pools(), st.sampled_from([(), (2.0,), (0.0, 1.0)]), st.sampled_from([None, 0.0, 1.0]), st.integers(0, 9))
+def test_ties_are_those_of_a_naive_loop(
+    path: ModuleType, case: Case, skip: tuple[float, ...], floor: float | None, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.rand(case.out.shape[0], *case.out.shape[2:], generator=generator) < 0.5 if seed else None
+    values = case.out.double().reshape(-1).tolist()
+    live = [
+        number
+        for number, cells in tied_cells(case).items()
+        if len(cells) >= 2 and values[number] not in skip and (floor is None or values[number] > floor)
+    ]
+    everywhere = torch.ones_like(case.out, dtype=torch.bool)
+    mask = everywhere if mixed is None else everywhere & mixed.unsqueeze(1)
+    chosen = mask.reshape(-1).tolist()
+    found = path.ties(case.x, case.out, case.windows, skip=skip, mixed=mixed, floor=floor)
+    assert (found.outputs, found.tied) == (case.out.numel(), len(live))
+    assert found.listed.tolist() == [number for number in live if chosen[number]]
+    assert found.finite == bool(case.x.isfinite().all())
+    assert not found.truncated
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools())
+def test_members_are_the_cells_that_equal_the_maximum(case: Case) -> None:
+    wanted = tied_cells(case)
+    cells = members(case.x, case.out, case.windows, torch.arange(case.out.numel()))
+    assert cells.shape == (case.out.numel(), case.windows.taps)
+    assert [[cell for cell in row if cell >= 0] for row in cells.tolist()] == list(wanted.values())
+
+
+def test_a_windows_own_padding_never_ties(path: ModuleType) -> None:
+    x = torch.full((1, 1, 4, 4), -float("inf"))
+    x[0, 0, 1, 1] = 0.0
+    out = F.max_pool2d(x, 3, 2, 1)
+    windows = sliding(WindowSpec((3, 3), (2, 2), (1, 1), (1, 1)), (4, 4), (2, 2))
+    assert path.ties(x, out, windows).tied == 0
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_windows_of_more_than_255_cells_do_not_wrap_round(path: ModuleType, layout: str) -> None:
+    x = laid_out(torch.ones(2, 3, 16, 16), layout)
+    for size in ((16, 16), (1, 256), (256, 1)):
+        shaped = x.reshape(2, 3, *size)
+        found = path.ties(shaped, torch.ones(2, 3, 1, 1), whole(size))
+        assert (found.tied, found.listed.tolist()) == (6, [0, 1, 2, 3, 4, 5])
+
+
+def test_a_maximum_over_a_dimension_is_one_window(path: ModuleType) -> None:
+    x = small_integers((3, 4, 7), torch.float32, seed=0, special=False)
+    out = x.amax(2, keepdim=True)
+    assert path.ties(x, out, whole((7,))).tied == int(((x == out).sum(2) >= 2).sum())
+
+
+def test_the_list_stops_at_its_limit_and_says_so(path: ModuleType) -> None:
+    x, windows = torch.zeros(4, 16, 8, 8), sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (8, 8), (4, 4))
+    found = path.ties(x, F.max_pool2d(x, 2), windows, limit=10)
+    assert (found.tied, found.listed.numel(), found.truncated) == (4 * 16 * 16, 10, True)
+    assert not path.ties(x, F.max_pool2d(x, 2), windows, limit=1024).truncated
+
+
+def test_an_empty_batch_has_no_windows(path: ModuleType) -> None:
+    x, windows = torch.zeros(0, 3, 8, 8), sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (8, 8), (4, 4))
+    found = path.ties(x, torch.zeros(0, 3, 4, 4), windows)
+    assert (found.outputs, found.tied, found.listed.numel(), found.finite) == (0, 0, 0, True)
+
+
+def test_a_floor_that_the_dtype_cannot_hold_is_rounded_to_it(path: ModuleType) -> None:
+    x = torch.full((1, 1, 2, 2), 0.1, dtype=torch.bfloat16)
+    windows = whole((2, 2))
+    assert path.ties(x, x[..., :1, :1].clone(), windows, floor=0.1).tied == 0
+    assert path.ties(x, x[..., :1, :1].clone(), windows, skip=(0.1,)).tied == 0
+    assert path.ties(x, x[..., :1, :1].clone(), windows, floor=-0.1).tied == 1
+
+
+@pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
+def test_tensors_that_need_gradients_are_scanned_without_recording(path: ModuleType) -> None:
+    x = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    windows = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (4, 4), (2, 2))
+    found = path.ties(x, F.max_pool2d(x, 2), windows)
+    assert found.tied == 8 and not found.listed.requires_grad

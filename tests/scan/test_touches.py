@@ -1,0 +1,70 @@
+"""The touch scans agree with a naive loop, round kinks as the tensor does, and see what is not finite."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.scan.oracles import DTYPES, laid_out, small_integers
+
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHAPES = [(), (1,), (7,), (3, 5), (2, 3, 4), (2, 3, 4, 5), (1, 2, 3, 4, 5), (0, 3), (70, 101)]
+
+
+@FUZZ
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from(DTYPES),
+    st.sampled_from([(), (0.0,), (-1.0, 1.0), (2.0, 0.0, -2.0)]),
+    st.integers(0, 99),
+    st.booleans(),
+    st.sampled_from(("contiguous", "channels_last", "gaps")),
+)
+def test_touches_are_those_of_a_naive_loop(
+    path: ModuleType,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    kinks: tuple[float, ...],
+    seed: int,
+    special: bool,
+    layout: str,
+) -> None:
+    y = small_integers(shape, dtype, seed, special)
+    y = laid_out(y, layout) if y.ndim > 1 else y
+    values = y.double().reshape(-1).tolist()
+    wanted = [(index, kinks.index(value)) for index, value in enumerate(values) if value in kinks]
+    found = path.touched(y, kinks)
+    assert list(zip(found.indices.tolist(), found.which.tolist(), strict=True)) == wanted
+    assert found.finite == bool(y.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_kink_is_compared_as_the_dtype_holds_it(path: ModuleType, dtype: torch.dtype) -> None:
+    y = torch.tensor([0.1, 0.2, 1 / 3], dtype=dtype)
+    assert path.touched(y, (0.1, 1 / 3)).indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_both_zeros_touch_a_kink_at_either(path: ModuleType, dtype: torch.dtype) -> None:
+    y = torch.tensor([0.0, 1.0, -0.0], dtype=dtype)
+    assert path.touched(y, (0.0,)).indices.tolist() == [0, 2]
+    assert path.touched(y, (-0.0,)).indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_values_are_not_taken_for_infinite(path: ModuleType, dtype: torch.dtype) -> None:
+    y = torch.full((64,), torch.finfo(dtype).max, dtype=dtype)
+    assert path.touched(y, (0.0,)).finite
+    y[63] = float("inf")
+    assert not path.touched(y, (0.0,)).finite
+
+
+def test_touches_in_a_large_tensor_are_found_wherever_they_are(path: ModuleType) -> None:
+    y = torch.ones(3, 5, 1000)
+    places = [0, 4095, 4096, 7499, 7500, 14999]
+    y.view(-1)[places] = 0.0
+    assert path.touched(y, (6.0, 0.0)).indices.tolist() == places
