@@ -78,7 +78,8 @@ class ClosedForms:
             return None
         scale = self._name(gamma) if isinstance(gamma, Ref) else None
         shift = self._name(beta) if isinstance(beta, Ref) and self._name(beta) in fresh else None
-        return [replace(f, norm=node.id, gamma=scale, beta=shift) for f in found]
+        epsilon = float(node.arguments["eps"]) if node.arguments.get("training") else None
+        return [replace(f, norm=node.id, epsilon=epsilon, gamma=scale, beta=shift) for f in found]
 
     def _layer(self, node: Node, fresh: frozenset[str]) -> list[Affine] | None:
         if node.op not in (*_CONVOLUTIONS, _LINEAR) or node.shape is None:
@@ -98,7 +99,7 @@ class ClosedForms:
         shift = self._name(bias) if isinstance(bias, Ref) and self._name(bias) in fresh else None
         return [Affine(
             0, channels, node.id, data.id, self._name(weight), shift, kernel=shape[2:],
-            zero_is_frozen=self._zero_is_frozen(data.id), arguments=a,
+            is_constant=not self.facts.depends[data.id], zero_is_frozen=self._zero_is_frozen(data.id), arguments=a,
         )]  # fmt: skip
 
     def _is_leaf(self, ref: Ref) -> bool:

@@ -177,8 +177,15 @@ class _Planner:
             self._add(CheckKind.UNOBSERVED, unit, plan.index, operand, note=f"ties of {unit.name} cannot be observed")
             return
         floor = 0.0 if plan.algorithm == 2 else None
+        feeders = tuple(
+            u.index for u in judged.units
+            if u.node == operand and self._users(operand) == {unit.node} and operand not in self.facts.graph.outputs
+        )
         self._add(kind, unit, plan.index, operand, floor=floor, skip=flat_values(self.facts, judged, unit),
-                  sources=self.forms.of(operand, plan.fresh))  # fmt: skip
+                  feeders=feeders, sources=self.forms.of(operand, plan.fresh))  # fmt: skip
+
+    def _users(self, node: int) -> set[int]:
+        return {u for u in self.facts.graph.users_of[node] if u in self.facts.relevant}
 
 
 def _direction(weight: float | None) -> int:

@@ -57,6 +57,8 @@ class Affine:
     """Name of its trainable, fresh bias; None when there is none (a frozen bias is a constant)."""
     norm: int | None = None
     """Graph node of the normalisation over the batch, if there is one."""
+    epsilon: float | None = None
+    """Of a normalisation by statistics of the batch; None where the statistics are constants."""
     gamma: str | None = None
     """Name of its scale, trainable or not; None for a normalisation without one."""
     beta: str | None = None
@@ -65,6 +67,8 @@ class Affine:
     """Kinks of a clip (relu, relu6, hardtanh, clamp) that follows: at other values of its result it is the identity."""
     kernel: tuple[int, ...] = ()
     """Spatial sizes of the weight; empty for a linear layer."""
+    is_constant: bool = False
+    """The operand depends on no trainable parameter."""
     zero_is_frozen: bool = False
     """A zero of the operand stays zero near w: it is a constant or comes out of a ReLU (theory 4.11)."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +97,8 @@ class Check:
     """WINDOWS, DIMENSION: maxima at or below it come out of a ReLU at 0 and need no row (Algorithm 2)."""
     skip: tuple[float, ...] = ()
     """WINDOWS, DIMENSION: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
+    feeders: tuple[int, ...] = ()
+    """WINDOWS: units whose values enter these windows and have no other use."""
     sources: tuple[Affine, ...] = ()
     reads: tuple[int, ...] = ()
     """Further graph nodes whose values the check needs, as many as its kind asks for."""

@@ -17,8 +17,8 @@ from fxcheck.runtime.rows import Columns, Row, RowKind, Slot
 
 MOST_ROWS = 50_000
 """Rows of one forward that are built; with more, the step is undecided."""
-MOST_GRADIENTS = 512
-"""Backward passes that rows of one forward may cost."""
+_MOST_SLACK = 0.25
+"""A closed form that leaves out more than this share of the row is not used."""
 _DIFFERENCE_ERROR = 2.0**-52
 """Rounding of a difference of two floats in float64, relative to the result."""
 _MOST_NUMBERS = 1 << 27
@@ -139,47 +139,77 @@ class RowBuilder:
         self, ties: Ties, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor, positions: Tensor,
         sign: float,
     ) -> Tensor:  # fmt: skip
-        """Rows that are a difference of two patches; which of the chosen pairs have one."""
+        """Rows that are a difference of two patches; which of the chosen pairs need no other row."""
         losers, _ = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
-        signs, usable = self._scales(source, channels, positions, losers)
         both, place = torch.unique(torch.cat([positions, losers]), return_inverse=True)
         patches = self._patches(source, both)
         if patches is None:
-            return torch.zeros_like(usable)
-        differences = patches[place[: len(chosen)].numpy()] - patches[place[len(chosen) :].numpy()]
-        for i, (k, channel) in enumerate(zip(chosen.tolist(), channels.tolist(), strict=True)):
-            if not usable[i] or self._are_frozen(source, patches, place[[i, len(chosen) + i]]):
+            return torch.zeros(len(chosen), dtype=torch.bool)
+        left, right = place.reshape(2, -1).numpy()
+        equal = self._equal_functions(source, patches, left, right)
+        signs, slack = self._scales(source, channels, positions, losers)
+        done = equal.copy()
+        for i in np.flatnonzero(~equal & (signs != 0)).tolist():
+            channel, k = int(channels[i]), int(chosen[i])
+            pair = source.of_channel(patches[[left[i], right[i]]], channel)
+            difference = pair[0] - pair[1]
+            norm = float(np.linalg.norm(difference))
+            error = slack[i] / norm if norm else float(slack[i] > 0)
+            if error > _MOST_SLACK:
                 continue
-            difference = source.of_channel(differences[i : i + 1], channel)[0]
             row = _tie(ties, group, k)
             row.slots = ((source.source.weight, channel),)
-            row.values, row.error = sign * float(signs[i]) * difference, _DIFFERENCE_ERROR
+            row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR
             self.built.rows.append(row)
-        return usable
+            done[i] = True
+        return torch.from_numpy(done)
 
-    def _are_frozen(self, source: Patches, patches: np.ndarray, places: Tensor) -> bool:
-        """Both patches are zeros that stay zero: the entries are equal functions, so in T_j (theory 4.11)."""
-        return source.source.zero_is_frozen and not patches[places.numpy()].any()
+    def _equal_functions(
+        self, source: Patches, patches: np.ndarray, left: np.ndarray, right: np.ndarray
+    ) -> np.ndarray:
+        """Pairs of one channel that are equal as functions of the parameters, so in T_j (theory 4.10, 4.11).
+
+        Their patches hold the same constants, or only zeros that stay zero.
+        """
+        form = source.source
+        if form.is_constant:
+            return np.array((patches[left] == patches[right]).all((1, 2)))
+        if form.zero_is_frozen:
+            zero = ~patches.any((1, 2))
+            return np.array(zero[left] & zero[right])
+        return np.zeros(len(left), dtype=bool)
 
     def _scales(
         self, source: Patches, channels: Tensor, winners: Tensor, losers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(sign of gamma, whether the closed form holds) for each pair.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(sign of gamma, or 0 where there is no closed form; bound on what the difference of patches leaves out).
 
-        With a normalisation the entries must be equal before it, and gamma must not be 0.
+        Entries that are equal only after a normalisation by batch statistics differ before it by some d. The row of
+        their difference is then that of the patches less d / sigma times the derivative of sigma, whose norm is at
+        most that of the longest patch.
         """
         form = source.source
-        ones = torch.ones(len(channels))
+        signs, slack = np.ones(len(channels)), np.zeros(len(channels))
         if form.norm is None:
-            return ones, torch.ones(len(channels), dtype=torch.bool)
-        scale = self.tensors.get(form.gamma) if form.gamma is not None else None
-        if form.gamma is not None and scale is None:
-            return ones, torch.zeros(len(channels), dtype=torch.bool)
-        signs = ones if scale is None else scale.detach().sign().cpu().float()[channels]
-        flat = source.result.flatten(2) if source.result.dim() > 2 else source.result[..., None]
-        plane = flat.shape[2]
-        before = [flat[p // plane, channels, p % plane] for p in (winners, losers)]
-        return signs, (before[0] == before[1]).cpu() & (signs != 0)
+            return signs, slack
+        if form.gamma is not None:
+            scale = self.tensors.get(form.gamma)
+            if scale is None:
+                return np.zeros(len(channels)), slack
+            signs = scale.detach().double().sign().cpu()[channels].numpy()
+        flat = source.result.flatten(2)
+        before = [flat[p // flat.shape[2], channels, p % flat.shape[2]].double().cpu().numpy() for p in (winners, losers)]
+        difference = np.abs(before[0] - before[1])
+        for channel in np.unique(channels.numpy()[difference > 0]) if form.epsilon is not None else ():
+            deviation = float((flat[:, channel].double().var(correction=0) + form.epsilon).sqrt())
+            mine = channels.numpy() == channel
+            slack[mine] = difference[mine] / deviation * self._longest_patch(source)
+        return signs, slack
+
+    def _longest_patch(self, source: Patches) -> float:
+        """A bound on the norm of any input patch of one channel."""
+        numbers = self.tensors[source.source.weight][0].numel()
+        return float(source.operand.abs().max()) * float(np.sqrt(numbers))
 
     # -------------------------------------------------------------------------------------------
 
@@ -212,14 +242,14 @@ class RowBuilder:
         return source.at(positions)
 
     def _by_gradient(self, row: Row, group: GroupPlan) -> None:
-        if self.gradients.calls >= MOST_GRADIENTS:
+        if self.gradients.are_spent:
             self._too_many()
             return
         self.gradients.fill(row, group.fresh)
         self.built.rows.append(row)
 
     def _too_many(self) -> None:
-        sentence = f"more than {MOST_GRADIENTS} rows need a backward pass of their own"
+        sentence = f"rows need more than {self.gradients.most} backward passes of their own"
         if sentence not in self.built.problems:
             self.built.problems.append(sentence)
 

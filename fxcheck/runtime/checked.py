@@ -24,14 +24,16 @@ from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.session import Session
-from fxcheck.runtime.signature import Inputs, Modules, Weights
+from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
 
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
 _MOST_PROGRAMS = 16
-_OWN = ("_model", "_settings", "_programs", "_weights", "_session", "_step", "_owner", "_lock", "_summary", "last_step",
-        "validation", "training")  # fmt: skip
+_MOST_GRADIENTS = 512
+"""Backward passes that the rows and T_j of one forward may cost."""
+_ALL = 1 << 30
+_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,14 @@ class CheckedModule(nn.Module):
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         super().__init__()
-        own: dict[str, Any] = {
-            "_model": model, "_settings": settings, "_programs": [], "_weights": None, "_session": None, "_step": None,
-            "_owner": None, "_lock": threading.Lock(), "_summary": Summary(exact_ties=settings.exact_ties),
-            "last_step": None, "validation": "",
-        }  # fmt: skip
-        self.__dict__.update(own)
-        # torch.compile leaves these eager: verdicts are about eager kernels.
-        self.__dict__["forward"] = torch.compiler.disable(self._forward)
-        self.__dict__["loss"] = torch.compiler.disable(self._loss)
-        self._share_state()
-
-    def _share_state(self) -> None:
-        """One set of tables for both modules: what is registered, moved or loaded on one is so on the other."""
-        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            self.__dict__[name] = self._model.__dict__[name]
-        self.training = self._model.training
+        # Written past nn.Module.__setattr__, which would register the model under a name of its own.
+        self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
+        self.__dict__.update(
+            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None,
+            _summary=Summary(exact_ties=settings.exact_ties), last_step=None, validation="",
+            # torch.compile leaves these eager: verdicts are about eager kernels.
+            forward=torch.compiler.disable(self._forward), loss=torch.compiler.disable(self._loss),
+        )  # fmt: skip
 
     # As the model ------------------------------------------------------------------------------
 
@@ -84,18 +78,26 @@ class CheckedModule(nn.Module):
         """The model that was instrumented."""
         return self._model
 
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        """The model's own flag."""
+        model = self.__dict__.get("_model")
+        return True if model is None else model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "_model" in self.__dict__:
+            self._model.training = mode
+
     def __getattr__(self, name: str) -> Any:
-        if name in _OWN:
+        """What the checked module has not, the model may have."""
+        if "_model" not in self.__dict__:
             raise AttributeError(name)
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self._model, name)
+        return getattr(self.__dict__["_model"], name)
 
     def train(self, mode: bool = True) -> CheckedModule:
         """The model's own ``train``, overrides included."""
         self._model.train(mode)
-        self.training = self._model.training
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +109,7 @@ class CheckedModule(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> CheckedModule:
         """``to``, ``double``, ``cuda``, ...: the programs are captured again at the next forward."""
         self._model._apply(fn, recurse)
-        self.__dict__["_programs"], self.__dict__["_weights"] = [], None
+        self.__dict__.update(_programs=[], _state=None)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckedModule:
@@ -188,7 +190,7 @@ class CheckedModule(nn.Module):
             )
             with collecting(collector):
                 output = program.module(*call[0], **call[1])
-            session.add_forward(program, collector)
+            session.add_forward(program, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
         started = time.perf_counter()
         _refuse_non_finite(output)
         session.spend("other", started)
@@ -222,9 +224,9 @@ class CheckedModule(nn.Module):
     ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], list[Any]]:
         """The program that fits the model's present state and these inputs; captured when there is none."""
         roots = self._roots()
-        weights, modules = Weights.of(roots), Modules.of(roots)
-        if self._weights is not None and weights != self._weights:
-            self._weights.refuse(weights)
+        state = State.of(roots)
+        if self._state is not None:
+            self._state.refuse_other_parameters(state, roots)
         call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
         inputs, leaves = Inputs.of(*call)
         same_kind = None
@@ -232,13 +234,13 @@ class CheckedModule(nn.Module):
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if known_modules == modules and program.inputs.fits(inputs, program.dynamic):
+            if known_modules == state.modules and program.inputs.fits(inputs, program.dynamic):
                 return program, call, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
         program = self._capture(args, kwargs, target, with_loss)
-        self.__dict__["_weights"] = weights
-        self.__dict__["_programs"] = [*self._programs[-_MOST_PROGRAMS:], (Modules.of(roots), with_loss, program)]
+        known = [*self._programs[-_MOST_PROGRAMS:], (state.modules, with_loss, program)]
+        self.__dict__.update(_state=state, _programs=known)
         return program, call, leaves
 
     def _capture(
@@ -271,15 +273,15 @@ class CheckedModule(nn.Module):
         flags = [(m, m.training) for r in roots for m in r.modules()]
         self._model.train(True) if mode == "train" else None
         try:
-            self.__dict__["_weights"] = Weights.of(roots)
-            self.__dict__["_programs"] = [(Modules.of(roots), with_loss, program)]
+            state = State.of(roots)
+            self.__dict__.update(_state=state, _programs=[(state.modules, with_loss, program)])
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             if not program.is_static:
                 note = validate(
                     nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
                     lambda: program.module(*call[0], **call[1]), program.trainable,
                 )  # fmt: skip
-                self.__dict__["validation"] = note
+                self.__dict__.update(validation=note)
                 self._summary.notes = (note,) if note else ()
         finally:
             for module, flag in flags:
@@ -300,21 +302,18 @@ class CheckedModule(nn.Module):
         if self._session is not None:
             raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
         session, step = Session(), StepResult()
-        self.__dict__["_session"], self.__dict__["_owner"] = session, threading.get_ident()
-        before = self._versions()
+        self.__dict__.update(_session=session, _owner=threading.get_ident())
+        before = versions(self._roots())
         try:
             yield step
-            if self._versions() != before:
+            if versions(self._roots()) != before:
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
         finally:
-            self.__dict__["_session"], self.__dict__["_owner"] = None, None
+            self.__dict__.update(_session=None, _owner=None)
         self._finish(session, step)
-
-    def _versions(self) -> tuple[int, ...]:
-        return tuple(p._version for r in self._roots() for p in r.parameters())
 
     def gather(self) -> None:
         """Pool the rows of all ranks of the process group; call it on every rank, inside the step, after its forwards.
@@ -330,7 +329,7 @@ class CheckedModule(nn.Module):
         started = time.perf_counter()
         conclude(session, world_size(), step)
         session.spend("other", started)
-        self.__dict__["last_step"] = step
+        self.__dict__.update(last_step=step)
         self._summary.add(step)
         if step.verdict != CERTIFIED:
             self._report(step)

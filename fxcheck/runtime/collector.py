@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import PositionClasses
-from fxcheck.runtime.ties_found import ties_along, ties_in_windows
+from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
 
 
 @dataclass
@@ -51,12 +51,7 @@ class Collector:
         Raises:
             NonFiniteError: an observed tensor holds NaN or infinity.
         """
-        flags = [flag for _, flag, _ in self.waiting if flag is not None]
-        answers = iter(torch.stack(flags).tolist() if flags else [])
-        for _, flag, look in self.waiting:
-            if flag is None or next(answers):
-                look()
-        self.waiting.clear()
+        self._settle_waiting()
         self._settle_guards()
         for check in self.plan.checks:
             if check.kind is CheckKind.UNOBSERVED:
@@ -64,6 +59,14 @@ class Collector:
             elif check.index not in self.seen:
                 self.observed.problems.append(f"the check of {check.layer} did not run")
         return self.observed
+
+    def _settle_waiting(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        flags = [flag for _, flag, _ in waiting if flag is not None]
+        answers = iter(torch.stack(flags).tolist() if flags else [])
+        for _, flag, look in waiting:
+            if flag is None or next(answers):
+                look()
 
     def _is_deferred(self, value: Tensor) -> bool:
         return value.device.type != "cpu" if self.deferred is None else self.deferred
@@ -137,7 +140,20 @@ class Collector:
 
     def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         x, maxima, picks = values[:3]
-        self._ties(check, live, lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history))
+        if check.feeders:
+            self._drop_losers(check, x, maxima)
+        self._ties(
+            check, live, lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds)
+        )
+
+    def _drop_losers(self, check: Check, x: Tensor, maxima: Tensor) -> None:
+        """Touched entries that strictly lose every max, which is their only use, need no row (theory 4.11)."""
+        for i, touches in enumerate(self.observed.touches):
+            if touches.at.check.unit in check.feeders and touches.at.shape == tuple(x.shape):
+                winning = entries_that_win(check, x, maxima, touches.entries)
+                self.observed.touches[i] = replace(
+                    touches, entries=touches.entries[winning], which=touches.which[winning]
+                )  # fmt: skip
 
     def _dimension(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         self._ties(check, live, lambda: ties_along(check, *values[:3]))

@@ -83,7 +83,7 @@ def _by_neuron(columns: Sequence[Columns]) -> list[Columns]:
 
 
 def refine(
-    rows: list[Row], decided: Decided, gradients: Gradients, fresh: Callable[[int], Sequence[str]], most: int
+    rows: list[Row], decided: Decided, gradients: Gradients, fresh: Callable[[int], Sequence[str]]
 ) -> bool:
     """Look again at the rows that prove emptiness, while the graph lives.
 
@@ -95,7 +95,6 @@ def refine(
         decided: the last decision.
         gradients: autograd on this forward's graph.
         fresh: the fresh parameters of a layer.
-        most: backward passes that may have been used when the last one starts.
 
     Returns:
         Whether anything changed.
@@ -104,7 +103,7 @@ def refine(
     mine = {id(r) for r in rows}
     for block, decision in decided.infeasible:
         for row, weight in zip(block.rows, decision.multipliers or (), strict=True):
-            if not weight or id(row) not in mine or gradients.calls >= most:
+            if not weight or id(row) not in mine or gradients.are_spent:
                 continue
             if row.restricted:
                 gradients.fill(row, fresh(row.group))
@@ -117,7 +116,7 @@ def refine(
 
 def is_in_t_j(row: Row, gradients: Gradients) -> bool:
     """Whether a tie that was not looked at before turns out to be between entries of equal total gradient."""
-    if row.kind is not RowKind.TIE or row.exact or row.at is None:
+    if row.kind is not RowKind.TIE or row.exact or row.at is None or gradients.are_spent:
         return False
     row.exact = True
     return gradients.are_equal(row.at, row.entry, row.loser)

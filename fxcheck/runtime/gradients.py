@@ -21,11 +21,18 @@ class Gradients:
 
     Args:
         parameters: the trainable parameters by name.
+        most: backward passes that may be spent.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], most: int) -> None:
         self.parameters = parameters
+        self.most = most
         self.calls = 0
+
+    @property
+    def are_spent(self) -> bool:
+        """No further row or T_j should be asked for."""
+        return self.calls >= self.most
 
     def of(self, at: Observation, weights: Sequence[tuple[int, float]], names: Sequence[str]) -> list[Tensor | None]:
         """The gradient of a weighted sum of entries of the observed tensor by the named parameters."""

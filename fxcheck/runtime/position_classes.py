@@ -15,8 +15,8 @@ from torch import Tensor
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.semantics import Kind
-from fxcheck.runtime.windows_of import convolution_windows, pooling_windows
-from fxcheck.scan import classes
+from fxcheck.runtime.windows_of import convolution_windows, numbers, pooling_windows
+from fxcheck.scan import Windows, classes
 
 _CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 _POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d",
@@ -40,6 +40,11 @@ class PositionClasses:
         if node not in self.found:
             self.found[node] = self._map(self.facts.graph.nodes[node])
         return self.found[node]
+
+    def mixed(self, node: int, windows: Windows) -> Tensor | None:
+        """Windows (B, *S_out) over a node whose cells are not all of one class; None where no classes are known."""
+        known = self.of(node)
+        return None if known is None else classes.mixed(known, windows)
 
     def _map(self, node: Node) -> Tensor | None:
         if node.op == "fxcheck.input":
@@ -68,12 +73,26 @@ class PositionClasses:
         if before is None or not isinstance(weight, Ref):
             return None
         kernel = (self.facts.graph.nodes[weight.id].shape or ())[2:]
-        size_in = tuple(before.shape[2:])
-        if len(kernel) != len(size_in):
+        if len(kernel) != before.dim() - 2 or isinstance(node.arguments.get("padding"), str):
             return None
-        size_out = _convolved_size(node.arguments, kernel, size_in)
-        windows = convolution_windows(node.arguments, kernel, size_in, size_out) if size_out else None
+        arguments = node.arguments
+        if self.facts.graph.nodes[arguments["input"].id].op == "fxcheck.input":
+            before, arguments = self._padded_with_zeros(before, arguments)
+        size_in = tuple(before.shape[2:])
+        size_out = _convolved_size(arguments, kernel, size_in)
+        windows = convolution_windows(arguments, kernel, size_in, size_out)
         return None if windows is None else classes.through_windows(before, windows, node.id)
+
+    def _padded_with_zeros(self, before: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """On an input, the padding of a convolution is the same function as a pixel that holds zeros."""
+        value = self.inputs[self.facts.graph.nodes[arguments["input"].id].name]
+        zero = classes.of_input(value.new_zeros((1, value.shape[1], *(1 for _ in value.shape[2:]))))
+        margins = numbers(arguments.get("padding") or 0, value.dim() - 2)
+        sizes = [s + 2 * m for s, m in zip(before.shape[2:], margins, strict=True)]
+        padded = zero.expand(-1, before.shape[1], *sizes).clone()
+        inner = tuple(slice(m, m + s) for s, m in zip(before.shape[2:], margins, strict=True))
+        padded[(slice(None), slice(None), *inner)] = before
+        return padded, {**arguments, "padding": 0}
 
     def _pooled(self, node: Node) -> Tensor | None:
         before = self._of(node, "self")
@@ -129,19 +148,13 @@ class PositionClasses:
 
 def _convolved_size(
     arguments: Mapping[str, Any], kernel: tuple[int, ...], size_in: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """Spatial sizes of a convolution's result; None for padding that is named rather than counted."""
-    if isinstance(arguments.get("padding"), str):
-        return None
-
-    def number(name: str, i: int, default: int) -> int:
-        value = arguments.get(name)
-        items = tuple(value) if isinstance(value, (tuple, list)) else (default if value is None else value,)
-        return int(items[i] if len(items) > 1 else items[0])
-
-    sizes = []
-    for i, (k, size) in enumerate(zip(kernel, size_in, strict=True)):
-        reach = number("dilation", i, 1) * (k - 1) + 1
-        sizes.append((size + 2 * number("padding", i, 0) - reach) // number("stride", i, 1) + 1)
-    return tuple(sizes)
-
+) -> tuple[int, ...]:
+    """Spatial sizes of a convolution's result."""
+    n = len(kernel)
+    strides, margins, dilations = (
+        numbers(arguments.get(name) or default, n) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    )
+    return tuple(
+        (size + 2 * m - (d * (k - 1) + 1)) // s + 1
+        for size, m, d, k, s in zip(size_in, margins, dilations, kernel, strides, strict=True)
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxcheck.runtime.build_rows import MOST_GRADIENTS, RowBuilder
+from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
 from fxcheck.runtime.gradients import Gradients
@@ -66,11 +66,17 @@ class Session:
         numbers = b"".join(n.to_bytes(8, "little", signed=True) for n in self.checksums)
         return hashlib.blake2b(numbers, digest_size=16).hexdigest()
 
-    def add_forward(self, program: Program, collector: Collector) -> None:
-        """Turn what a forward showed into rows, while its graph lives."""
+    def add_forward(self, program: Program, collector: Collector, most_gradients: int) -> None:
+        """Turn what a forward showed into rows, while its graph lives.
+
+        Args:
+            program: what ran.
+            collector: what its check nodes saw.
+            most_gradients: backward passes that may be spent on rows and on T_j.
+        """
         observed = collector.finish()
         started = time.perf_counter()
-        gradients = Gradients(program.trainable)
+        gradients = Gradients(program.trainable, most_gradients)
         built = RowBuilder(program.plan, program.tensors, gradients).build(observed)
         self.spend("rows", started)
         for sentence in (*observed.problems, *built.problems):
@@ -94,8 +100,7 @@ class Session:
         """Ties whose row vanishes: harmless when the entries have equal total gradients, fatal otherwise."""
         kept = []
         for row in rows:
-            may_look = gradients.calls < MOST_GRADIENTS
-            if not (row.is_zero and not row.restricted and may_look and is_in_t_j(row, gradients)):
+            if not (row.is_zero and not row.restricted and is_in_t_j(row, gradients)):
                 kept.append(row)
         return kept
 
@@ -105,9 +110,7 @@ class Session:
         for _ in range(_ROUNDS):
             self.decided = decide_rows([*self.rows, *rows], [*self.columns, *columns], program.slot_size, self.seconds)
             started = time.perf_counter()
-            changed = not program.plan.uncovered and refine(
-                rows, self.decided, gradients, lambda g: fresh[g], MOST_GRADIENTS
-            )  # fmt: skip
+            changed = not program.plan.uncovered and refine(rows, self.decided, gradients, lambda g: fresh[g])
             self.spend("T_j", started)
             if not changed:
                 return

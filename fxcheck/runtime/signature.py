@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,53 +15,65 @@ from fxcheck.errors import InputError, StepError
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Which parameters there are, and which of them are trained."""
+class State:
+    """The modules and parameters of a model at one moment; cheap to take, since every forward takes it."""
 
-    parameters: tuple[tuple[str, int, bool, torch.dtype, torch.device], ...]
+    modules: tuple[Any, ...]
+    """Training flags, numbers of hooks, and buffers: a capture holds for one value of them."""
+    parameters: tuple[Any, ...]
+    """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
 
     @classmethod
-    def of(cls, roots: Iterable[nn.Module]) -> Weights:
-        named = ((n, p) for r in roots for n, p in r.named_parameters(remove_duplicate=False))
-        return cls(tuple((n, id(p), p.requires_grad, p.dtype, p.device) for n, p in named))
+    def of(cls, roots: Iterable[nn.Module]) -> State:
+        modules: list[Any] = []
+        parameters: list[Any] = []
+        for m in _modules(roots):
+            modules.append((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)))
+            modules.extend([id(b) for b in m._buffers.values()])
+            for p in m._parameters.values():
+                if p is not None:
+                    parameters.append((id(p), p.requires_grad, p.dtype, p.device))
+        return cls(tuple(modules), tuple(parameters))
 
-    def refuse(self, now: Weights) -> None:
-        """Say what changed.
+    def refuse_other_parameters(self, now: State, roots: Iterable[nn.Module]) -> None:
+        """Say what changed, if anything did.
 
         Raises:
-            StepError: always; called when the two differ.
+            StepError: parameters were added, removed, replaced, moved or (un)frozen.
         """
-        before, after = {p[0]: p for p in self.parameters}, {p[0]: p for p in now.parameters}
-        name = next((n for n in {**before, **after} if before.get(n) != after.get(n)), "?")
-        old, new = before.get(name), after.get(name)
-        if old is None or new is None:
-            what = f"parameter {name} was {'added' if old is None else 'removed'}"
-        elif old[2] != new[2]:
-            what = f"requires_grad of {name} changed to {new[2]}"
-        elif old[3:] != new[3:]:
-            what = f"{name} moved from {old[3]} on {old[4]} to {new[3]} on {new[4]}"
+        if self.parameters == now.parameters:
+            return
+        names = {id(p): n for r in roots for n, p in r.named_parameters(remove_duplicate=False)}
+        changed = next((b for a, b in zip_longest(self.parameters, now.parameters) if a != b), None)
+        before = {p[0]: p for p in self.parameters}.get(changed[0]) if changed is not None else None
+        name = names.get(changed[0], "a parameter") if changed is not None else "a parameter"
+        if changed is None or before is None:
+            what = f"parameters were added, removed or replaced ({name})"
+        elif before[1] != changed[1]:
+            what = f"requires_grad of {name} changed to {changed[1]}"
         else:
-            what = f"parameter {name} was replaced by another object"
+            what = f"{name} moved from {before[2]} on {before[3]} to {changed[2]} on {changed[3]}"
         raise StepError(
             f"{what} after the model was instrumented, so its checks no longer describe it",
             hint="instrument the model again (checked.to(...) moves it together with its checks)",
         )
 
 
-@dataclass(frozen=True)
-class Modules:
-    """Training flags, hooks and buffers: a capture holds for one state of them."""
+def versions(roots: Iterable[nn.Module]) -> tuple[int, ...]:
+    """How often each parameter was written in place."""
+    return tuple([p._version for m in _modules(roots) for p in m._parameters.values() if p is not None])
 
-    state: tuple[Any, ...]
 
-    @classmethod
-    def of(cls, roots: Iterable[nn.Module]) -> Modules:
-        state: list[Any] = []
-        for root in roots:
-            for m in root.modules():
-                state.append((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)))
-                state.extend(id(b) for b in m._buffers.values())
-        return cls(tuple(state))
+def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """Every module once, in a fixed order."""
+    found, seen, stack = [], set(), list(roots)
+    while stack:
+        current = stack.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            found.append(current)
+            stack.extend(current._modules.values())  # type: ignore[arg-type]
+    return found
 
 
 @dataclass(frozen=True)

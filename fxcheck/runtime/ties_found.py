@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import torch
@@ -12,7 +14,7 @@ from fxcheck import scan
 from fxcheck.records.checks import Check
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.windows_of import pooling_windows
-from fxcheck.scan import Windows, classes
+from fxcheck.scan import Windows
 
 _LIMIT = 200_000
 """Tied windows that are followed, per operator and forward."""
@@ -38,8 +40,9 @@ _NONE = torch.empty(0, dtype=torch.int64)
 
 
 def ties_in_windows(
-    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool]
-) -> Found:
+    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool],
+    seconds: dict[str, float],
+) -> Found:  # fmt: skip
     """Ties of a pooling operator.
 
     Args:
@@ -49,6 +52,7 @@ def ties_in_windows(
         picks: AD's choice for each output, an index into the flattened spatial dimensions.
         position_classes: proves that entries are equal functions.
         history: by check, whether the last forward had ties; updated.
+        seconds: wall time spent on classes is moved from ``observation`` to ``classes``.
     """
     n = _spatial(check.operator)
     if x.dim() == n + 1:
@@ -57,12 +61,12 @@ def ties_in_windows(
     known: Tensor | None = None
     mixed: Tensor | None = None
     if history.get(check.index, True):
-        known, mixed = _classes(check, x, windows, position_classes)
+        known, mixed = _classes(check, x, windows, position_classes, seconds)
     limit = _FEW if known is None else _LIMIT
     found = scan.ties(x, maxima, windows, check.skip, mixed, limit, check.floor)
     history[check.index] = found.tied > 0
     if found.tied and known is None:
-        known, mixed = _classes(check, x, windows, position_classes)
+        known, mixed = _classes(check, x, windows, position_classes, seconds)
         if found.truncated:
             found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
     if not found.listed.numel():
@@ -75,12 +79,17 @@ def ties_in_windows(
 
 
 def _classes(
-    check: Check, x: Tensor, windows: Windows, position_classes: PositionClasses
+    check: Check, x: Tensor, windows: Windows, position_classes: PositionClasses, seconds: dict[str, float]
 ) -> tuple[Tensor | None, Tensor | None]:
+    started = time.perf_counter()
     known = position_classes.of(check.operand)
-    if known is None or tuple(known.shape[1:]) != (x.shape[0], *x.shape[2:]):
-        return None, None
-    return known, classes.mixed(known, windows)
+    if known is not None and tuple(known.shape[1:]) != (x.shape[0], *x.shape[2:]):
+        known = None
+    mixed = position_classes.mixed(check.operand, windows) if known is not None else None
+    spent = time.perf_counter() - started
+    seconds["classes"] = seconds.get("classes", 0.0) + spent
+    seconds["observation"] = seconds.get("observation", 0.0) - spent
+    return known, mixed
 
 
 def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,6 +117,28 @@ def _position(entries: Tensor, x: Tensor) -> Tensor:
     plane = prod(x.shape[2:])
     sample = entries.div(x.shape[1] * plane, rounding_mode="floor")
     return sample * plane + entries % plane
+
+
+def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -> Tensor:
+    """Which entries of the operand attain the maximum of at least one window.
+
+    Args:
+        check: of a pooling operator.
+        x: operand, (B, C, *S_in).
+        maxima: result, (B, C, *S_out).
+        entries: int64 (T,), flat row-major indices into x.
+
+    Returns:
+        bool (T,), True too where windows are too irregular to tell.
+    """
+    windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
+    if any(along is None for along in windows.slices):
+        return torch.ones_like(entries, dtype=torch.bool)
+    wins = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
+    for taps in product(*(along or () for along in windows.slices)):
+        cells, into = (..., *(tap.cells for tap in taps)), (..., *(tap.into for tap in taps))
+        wins[cells] |= x[cells] == maxima[into]
+    return wins.reshape(-1)[entries.to(x.device)].cpu()
 
 
 def _spatial(operator: str) -> int:

@@ -22,10 +22,10 @@ def pooling_windows(
     if "adaptive" in operator:
         return adaptive(size_in, size_out)
     n = len(size_in)
-    kernel = _numbers(arguments["kernel_size"], n)
+    kernel = numbers(arguments["kernel_size"], n)
     spec = WindowSpec(
-        kernel, _numbers(arguments.get("stride") or kernel, n), _numbers(arguments.get("padding") or 0, n),
-        _numbers(arguments.get("dilation") or 1, n),
+        kernel, numbers(arguments.get("stride") or kernel, n), numbers(arguments.get("padding") or 0, n),
+        numbers(arguments.get("dilation") or 1, n),
     )  # fmt: skip
     return sliding(spec, size_in, size_out)
 
@@ -39,12 +39,13 @@ def convolution_windows(
     if isinstance(padding, str):
         return None
     spec = WindowSpec(
-        kernel, _numbers(arguments.get("stride") or 1, n), _numbers(padding or 0, n),
-        _numbers(arguments.get("dilation") or 1, n),
+        kernel, numbers(arguments.get("stride") or 1, n), numbers(padding or 0, n),
+        numbers(arguments.get("dilation") or 1, n),
     )  # fmt: skip
     return sliding(spec, size_in, size_out)
 
 
-def _numbers(value: Any, count: int) -> tuple[int, ...]:
+def numbers(value: Any, count: int) -> tuple[int, ...]:
+    """A size argument as a tuple of ``count`` numbers."""
     items = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return tuple(int(i) for i in (items * count if len(items) == 1 else items))

@@ -1,0 +1,52 @@
+"""Plain torch or numba: what the user chose, and what is possible."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fxcheck.errors import UsageError
+
+Path = Literal["torch", "compiled", "auto"]
+
+_PATHS = ("torch", "compiled", "auto")
+_chosen: str | None = None
+
+
+def use(path: Path) -> None:
+    """Choose between plain torch and numba for this process; ``FXCHECK_SCAN`` does so from outside.
+
+    Args:
+        path: ``"torch"``; ``"compiled"``, which insists on numba; or ``"auto"``, numba where it is installed.
+
+    Raises:
+        UsageError: an unknown path, or ``"compiled"`` without numba.
+    """
+    global _chosen
+    _chosen = _checked(path, "fxcheck.scan.use")
+
+
+def compiles(x: Tensor) -> bool:
+    """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor."""
+    chosen = _chosen or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.layout is torch.strided
+    return chosen != "torch" and plain and available()
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+def _checked(path: str, where: str) -> str:
+    if path not in _PATHS:
+        raise UsageError(f"{where} is {path!r}, not one of {', '.join(_PATHS)}.")
+    if path == "compiled" and not available():
+        raise UsageError(f"{where} asks for the compiled scan, but numba is not installed.", hint="pip install numba")
+    return path

@@ -1,0 +1,40 @@
+"""Dense CPU tensors as flat numpy arrays in the order of their memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The dtypes that the compiled scans take."""
+
+
+def widened(x: Tensor) -> Tensor:
+    """The same numbers as float32 or float64, which the processor compares; without gradients."""
+    x = x.detach()
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def order_of(x: Tensor) -> tuple[int, ...] | None:
+    """The dimensions from outermost to innermost in memory, ``None`` when the memory has gaps or overlaps."""
+    if x.is_contiguous():
+        return tuple(range(x.ndim))
+    order = tuple(sorted(range(x.ndim), key=lambda axis: (x.stride()[axis], -axis), reverse=True))
+    return order if x.permute(order).is_contiguous() else None
+
+
+def flat(x: Tensor, order: tuple[int, ...]) -> Any:
+    """The memory of a tensor that is dense in this order."""
+    return x.permute(order).reshape(-1).numpy()
+
+
+def row_major(memory: Any, x: Tensor, order: tuple[int, ...]) -> Any:
+    """Flat row-major indices of entries given by their place in memory."""
+    if order == tuple(range(x.ndim)) or not memory.size:
+        return memory
+    places = np.unravel_index(memory, [x.shape[axis] for axis in order])
+    by_axis = dict(zip(order, places, strict=True))
+    return np.ravel_multi_index([by_axis[axis] for axis in range(x.ndim)], tuple(x.shape))

@@ -1,0 +1,42 @@
+"""Compilation of the loops at their first call. Importing this module imports numba, so only loops do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(inline="always")
+"""For the pieces of a loop: an array that is passed to a call costs a reference count, more than a short row does."""
+
+
+class Kernel:
+    """A function compiled at its first call, kept in numba's cache on disk where that can be written.
+
+    Compiled loops are serial and without the GIL.
+
+    Args:
+        function: the loop, in the Python that numba compiles.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the compiled loop."""
+        if self.compiled is None:
+            self.compiled = _compile(self.function)
+        try:
+            return self.compiled(*arguments)
+        except OSError:  # the cache was writable when asked, and then was not
+            self.compiled = njit(nogil=True, error_model="numpy")(self.function)
+            return self.compiled(*arguments)
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no place to keep its cache in
+        return njit(nogil=True, error_model="numpy")(function)

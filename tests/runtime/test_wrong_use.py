@@ -1,0 +1,168 @@
+"""Wrong use gets one clear sentence and changes nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import fxcheck
+from fxcheck.errors import FxcheckError, InputError, NonFiniteError, StepError, UncoveredModel, UsageError
+from fxcheck.runtime.checked import CheckedModule
+from tests.runtime.models import flat_images, small_cnn
+
+
+@pytest.fixture
+def checked() -> CheckedModule:
+    return fxcheck.instrument(small_cnn(), (flat_images(),))
+
+
+def _works(checked: CheckedModule) -> None:
+    with checked.step() as step:
+        checked(flat_images()).sum().backward()
+    assert step.verdict == "certified"
+
+
+def test_stepping_the_optimizer_inside_the_block(checked: CheckedModule) -> None:
+    optimizer = torch.optim.SGD(checked.parameters(), lr=0.1)
+    with pytest.raises(StepError, match="parameters changed inside step"), checked.step() as step:
+        checked(flat_images()).sum().backward()
+        optimizer.step()
+    assert step.verdict is None and checked.summary().steps == 0
+    _works(checked)
+
+
+def test_another_dtype_is_refused(checked: CheckedModule) -> None:
+    with pytest.raises(InputError, match="input 0 is torch.float64 on cpu; the model was instrumented with torch.float32"):
+        checked(flat_images().double())
+    _works(checked)
+
+
+def test_a_replaced_parameter_is_refused(checked: CheckedModule) -> None:
+    kept = checked.model[0].weight
+    checked.model[0].weight = nn.Parameter(torch.randn(4, 2, 3, 3))
+    with pytest.raises(StepError, match=r"0.weight.*instrumented"):
+        checked(flat_images())
+    checked.model[0].weight = kept
+    _works(checked)
+
+
+def test_a_frozen_parameter_is_refused(checked: CheckedModule) -> None:
+    checked.model[0].bias.requires_grad_(False)
+    with pytest.raises(StepError, match=r"requires_grad of 0.bias changed to False"):
+        checked(flat_images())
+    checked.model[0].bias.requires_grad_(True)
+    _works(checked)
+
+
+def test_moving_the_model_behind_the_checks_is_refused(checked: CheckedModule) -> None:
+    checked.model.double()
+    with pytest.raises(StepError, match=r"moved from torch.float32 on cpu to torch.float64"):
+        checked(flat_images().double())
+
+
+def test_an_exception_inside_the_block_leaves_no_verdict(checked: CheckedModule) -> None:
+    with pytest.raises(RuntimeError, match="mine"), checked.step() as step:
+        checked(flat_images()).sum().backward()
+        raise RuntimeError("mine")
+    assert step.verdict is None and step.certificate is None and checked.summary().steps == 0
+    _works(checked)
+
+
+def test_a_forward_that_raises_can_be_followed_by_others(checked: CheckedModule) -> None:
+    with pytest.raises((RuntimeError, FxcheckError)):
+        checked(torch.randn(4, 3, 8, 8))
+    _works(checked)
+
+
+def test_steps_do_not_nest(checked: CheckedModule) -> None:
+    with checked.step():
+        checked(flat_images())
+        with pytest.raises(StepError, match="already open"), checked.step():
+            pass
+    _works(checked)
+
+
+def test_another_thread_cannot_enter_a_step(checked: CheckedModule) -> None:
+    caught: list[Exception] = []
+
+    def run() -> None:
+        try:
+            checked(flat_images())
+        except StepError as error:
+            caught.append(error)
+
+    with checked.step() as step:
+        checked(flat_images())
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert "another thread" in str(caught[0]) and step.forwards == 1
+
+
+def test_a_step_without_a_forward_is_not_certified(checked: CheckedModule) -> None:
+    with checked.step() as step:
+        pass
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "no training forward" in step.text
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_non_finite_numbers_are_an_error(checked: CheckedModule, bad: float) -> None:
+    x = flat_images()
+    x[0, 0, 0, 0] = bad
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+        checked(x)
+    assert checked.summary().steps == 0
+    _works(checked)
+
+
+def test_non_finite_numbers_are_an_error_in_certified_models_too() -> None:
+    checked = fxcheck.instrument(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), (torch.randn(2, 3),))
+    with pytest.raises(NonFiniteError):
+        checked(torch.full((2, 3), float("inf")))
+
+
+class _Detaching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return torch.relu(y) + y.detach()
+
+
+def test_an_uncovered_model_raises_with_its_diagnostics() -> None:
+    with pytest.raises(UncoveredModel, match="FX501.*detach"):
+        fxcheck.instrument(_Detaching(), (torch.randn(2, 3),))
+
+
+def test_steps_of_an_uncovered_model_are_never_certified() -> None:
+    checked = fxcheck.instrument(_Detaching(), (torch.randn(2, 3),), allow_uncovered=True)
+    with checked.step() as step:
+        checked(torch.randn(2, 3)).sum().backward()
+    assert (step.verdict, step.reason) == ("uncertified", "uncovered") and "detach" in step.text
+
+
+def test_loss_needs_a_loss_and_a_target_where_one_was_given(checked: CheckedModule) -> None:
+    with pytest.raises(StepError, match="without a loss"):
+        checked.loss(flat_images())
+    with pytest.raises(UsageError, match="no loss"):
+        fxcheck.instrument(small_cnn(), (flat_images(),), target=torch.zeros(4))
+
+
+def test_unknown_policies_are_refused() -> None:
+    with pytest.raises(StepError, match="'loudly' is not known"):
+        fxcheck.instrument(small_cnn(), (flat_images(),), on_uncertified="loudly")
+
+
+def test_strangers_in_wrt_are_refused() -> None:
+    with pytest.raises(UsageError, match="not parameters of the model"):
+        fxcheck.instrument(small_cnn(), (flat_images(),), wrt=[nn.Parameter(torch.zeros(1))])
+
+
+def test_gather_belongs_into_a_step(checked: CheckedModule) -> None:
+    with pytest.raises(StepError, match="inside"):
+        checked.gather()
