@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,9 +101,9 @@ def test_on_a_gpu(model: Any) -> None:
     assert step_of(checked, flat_images().cuda()).layers[0].ties > 0
 
 
-def _rank(rank: int, port: int, results: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _rank(rank: int, meeting_point: str, results: Any) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
     model = Scalars(lambda s, x: torch.relu(s.w * x) - torch.relu(2 * s.w * x), w=0.0)
     checked = fxcheck.instrument(model, (ONE,))
     found = {"alone": step_of(checked, ONE).reason}
@@ -118,14 +118,11 @@ def _rank(rank: int, port: int, results: Any) -> None:
     dist.destroy_process_group()
 
 
-def test_other_ranks_belong_to_the_step() -> None:
+def test_other_ranks_belong_to_the_step(tmp_path: Path) -> None:
     """Each rank alone cannot certify; gathered, equal sides are certified and opposite ones are infeasible on both."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(_rank, args=(port, results), nprocs=2)
+        mp.spawn(_rank, args=(str(tmp_path / "meeting"), results), nprocs=2)
         for rank in (0, 1):
             assert results[rank] == {
                 "alone": "other ranks", "same": ("certified", None, 2), "opposite": ("uncertified", "infeasible", 2),

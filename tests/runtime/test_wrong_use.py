@@ -35,7 +35,7 @@ def test_stepping_the_optimizer_inside_the_block(checked: CheckedModule) -> None
 
 
 def test_another_dtype_is_refused(checked: CheckedModule) -> None:
-    with pytest.raises(InputError, match="input 0 is torch.float64 on cpu; the model was instrumented with torch.float32"):
+    with pytest.raises(InputError, match=r"input 0 is torch\.float64 on cpu; the model was"):
         checked(flat_images().double())
     _works(checked)
 
@@ -135,7 +135,7 @@ class _Detaching(nn.Module):
 
 
 def test_an_uncovered_model_raises_with_its_diagnostics() -> None:
-    with pytest.raises(UncoveredModel, match="FX501.*detach"):
+    with pytest.raises(UncoveredModel, match=r"FX501.*detach"):
         fxcheck.instrument(_Detaching(), (torch.randn(2, 3),))
 
 
