@@ -43,7 +43,7 @@ def plan_checks(
     static = deciding.verdict in (Verdict.SMOOTH, Verdict.CERTIFIED)
     if static:
         name = deciding.theorem or "smooth"
-        return CheckPlan((), (), facts.parameters, name, False, (), classified.assumptions)
+        return CheckPlan((), (), facts.parameters, name, False, _carried(facts), (), classified.assumptions)
     planner = _Planner(facts, structured, deciding.theorem)
     for judged in judge(structured):
         if not judged.is_certified:
@@ -52,9 +52,21 @@ def plan_checks(
         if unit.kind is UnitKind.SINGULAR:
             planner.add_singular(unit)
     return CheckPlan(
-        tuple(planner.checks), tuple(planner.groups), facts.parameters, None, fallback is not None,
+        tuple(planner.checks), tuple(planner.groups), facts.parameters, None, fallback is not None, _carried(facts),
         _reasons(deciding) if uncovered else (), classified.assumptions,
     )  # fmt: skip
+
+
+def _carried(facts: Annotated) -> tuple[str, ...]:
+    """Written buffers whose values reach an output; statistics that only a normalisation over the batch keeps do not."""
+    graph = facts.graph
+
+    def matters(leaf: int) -> bool:
+        users = (graph.nodes[u] for u in graph.users_of[leaf] if u in facts.relevant)
+        return any(not (n.arguments.get("training") or n.arguments.get("use_input_stats")) for n in users)
+
+    leaves = (graph.nodes[leaf] for leaf in sorted(graph.written))
+    return tuple(str(n.arguments["name"]) for n in leaves if n.op == "fxcheck.buffer" and matters(n.id))
 
 
 def _reasons(classified: Classified) -> tuple[Diagnostic, ...]:

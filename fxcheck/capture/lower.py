@@ -73,7 +73,7 @@ def lower_with_sources(
     shape = lowering.batch_shape
     graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
-        dict(lowering.trainable),
+        frozenset(lowering.mutated_leaves - {-1}), dict(lowering.trainable),
     )  # fmt: skip
     return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 

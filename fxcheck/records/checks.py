@@ -130,6 +130,9 @@ class CheckPlan:
     """The theorem that certifies statically (smooth models included: ``smooth``), or None."""
     one_sample: bool
     """T1 was asked for: a step of one forward of one sample is certified without rows."""
+    carried: tuple[str, ...] = ()
+    """Buffers that a forward both writes and reads: a second forward of the same step depends on the first one's
+    activations, without their gradient."""
     uncovered: tuple[Diagnostic, ...] = ()
     """Why no step can be certified; empty when steps can be."""
     assumptions: tuple[str, ...] = ()

@@ -102,6 +102,8 @@ class Graph:
     """True when the capture holds for every batch size."""
     smooth_criterion: bool = True
     """True when no loss was captured, so a verdict assumes an analytic one."""
+    written: frozenset[int] = frozenset()
+    """Leaf nodes whose tensors the forward writes into: the next forward starts from other values."""
     trainable: Mapping[int, str] = field(default_factory=dict)
     """Leaf nodes that are trainable parameters, by qualified name; tied names share a node."""
 

@@ -50,6 +50,9 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
+        if self.forwards and program.plan.carried:
+            self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
+                         "without their gradient")  # fmt: skip
         self.forwards += 1
         self.samples += samples
         self.gathered_ranks = 0

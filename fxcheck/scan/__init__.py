@@ -1,19 +1,17 @@
 """Scans of computed tensors: entries on a kink, tied windows, and the classes that tell trivial ties from others.
 
-``reference`` in plain torch says what is meant; ``compiled`` does the same with numba where that is installed.
+``reference`` and ``class_steps`` in plain torch say what is meant; ``compiled_*`` do the same with numba where that is
+installed, through ``*_loops``, the only modules that import it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Literal
 
 from torch import Tensor
 
-from fxcheck.errors import UsageError
-from fxcheck.scan import compiled, reference
+from fxcheck.scan import compiled_ties, compiled_touches, reference
+from fxcheck.scan.choice import compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
 from fxcheck.scan.reference import Ties, Touches, members
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
@@ -38,28 +36,10 @@ __all__ = [
     "whole",
 ]
 
-Path = Literal["torch", "compiled", "auto"]
-
-_PATHS = ("torch", "compiled", "auto")
-_chosen: str | None = None
-
-
-def use(path: Path) -> None:
-    """Choose between plain torch and numba for this process; ``FXCHECK_SCAN`` does so from outside.
-
-    Args:
-        path: ``"torch"``; ``"compiled"``, which insists on numba; or ``"auto"``, numba where it is installed.
-
-    Raises:
-        UsageError: an unknown path, or ``"compiled"`` without numba.
-    """
-    global _chosen
-    _chosen = _checked(path, "fxcheck.scan.use")
-
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """The entries of ``y`` on a kink; see ``reference.touched``."""
-    return _path(y).touched(y, kinks)
+    return (compiled_touches if compiles(y) else reference).touched(y, kinks)
 
 
 def ties(
@@ -72,17 +52,5 @@ def ties(
     floor: float | None = None,
 ) -> Ties:
     """The tied windows of one max; see ``reference.ties``."""
-    return _path(x).ties(x, out, windows, skip, mixed, limit, floor)
-
-
-def _path(x: Tensor) -> ModuleType:
-    chosen = _chosen or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")
-    return reference if chosen == "torch" or not compiled.takes(x) else compiled
-
-
-def _checked(path: str, where: str) -> str:
-    if path not in _PATHS:
-        raise UsageError(f"{where} is {path!r}, not one of {', '.join(_PATHS)}.")
-    if path == "compiled" and not compiled.available():
-        raise UsageError(f"{where} asks for the compiled scan, but numba is not installed.", hint="pip install numba")
-    return path
+    path = compiled_ties if compiles(x) and compiles(out) else reference
+    return path.ties(x, out, windows, skip, mixed, limit, floor)

@@ -40,11 +40,11 @@ def ties(
         return reference.ties(x, out, windows, skip, mixed, limit, floor)
     tensors = (flat(widened(x), order), flat(widened(out), order), _mask(mixed, out))
     # No value is at most NaN, so that all windows count.
-    edge = reference.rounded((nan if floor is None else floor,), x)
-    numbers = _like(reference.rounded(skip, x), tensors[0]), _like(edge, tensors[0])[0]
+    edge = reference.rounded((nan if floor is None else floor,), x.dtype)
+    numbers = _like(reference.rounded(skip, x.dtype), tensors[0]), _like(edge, tensors[0])[0]
     if lines is None:
         sizes = (x.shape[1], *[1] * (5 - x.ndim), *x.shape[2:])
-        scan = partial(_pixels, (*tensors, sizes, *_tables(windows), *numbers), limit)
+        scan = partial(_pixels, (*tensors, sizes, *windows.three, *numbers), limit)
         total = x.shape[0] * prod(out.shape[2:-1])
     else:
         scan = partial(_planes, (*tensors, (x.shape[1], prod(x.shape[2:-1]), x.shape[-1]), *lines, *numbers), limit)
@@ -78,13 +78,6 @@ def _shared_order(x: Tensor, out: Tensor) -> tuple[int, ...] | None:
 
 def _like(values: Sequence[float], cells: Any) -> Any:
     return np.array(values, cells.dtype)
-
-
-@lru_cache(maxsize=1024)
-def _tables(windows: Windows) -> tuple[Any, ...]:
-    """The tables of three dimensions, outer ones of one cell added."""
-    added = [np.zeros((1, 1), np.int64)] * (3 - len(windows.tables))
-    return (*added, *(np.ascontiguousarray(table.numpy()) for table in windows.tables))
 
 
 @lru_cache(maxsize=1024)

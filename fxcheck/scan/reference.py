@@ -40,7 +40,7 @@ class Ties:
         tied: how many of them are tied, at an undischarged value.
         listed: int64 (L,), flat row-major indices into ``out`` of the tied windows that are mixed, ascending.
         truncated: there were more than ``limit`` of those; ``listed`` then holds some ``limit`` of them.
-        finite: no cell of ``x`` is NaN or infinite.
+        finite: no maximum is NaN or infinite. A cell of -inf that loses, as behind a mask, is legitimate.
     """
 
     outputs: int
@@ -64,7 +64,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """
     y = y.detach()
     which = torch.empty(0, dtype=torch.int64, device=y.device)
-    masks = [y == kink for kink in rounded(kinks, y)]
+    masks = [y == kink for kink in rounded(kinks, y.dtype)]
     touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
     for mask in masks[1:]:
         touches |= mask
@@ -101,15 +101,15 @@ def ties(
     """
     x, out = x.detach(), out.detach()
     tied = _counts(x, out, windows) >= 2
-    for value in rounded(skip, x):
+    for value in rounded(skip, x.dtype):
         tied &= out != value
-    for value in rounded(() if floor is None else (floor,), x):
+    for value in rounded(() if floor is None else (floor,), x.dtype):
         tied &= out > value
     number = int(tied.sum())
     if mixed is not None and number:
         tied &= (mixed != 0).unsqueeze(1)
     listed = _flat_nonzero(tied)
-    return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(x))
+    return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(out))
 
 
 def members(x: Tensor, out: Tensor, windows: Windows, listed: Tensor) -> Tensor:
@@ -132,14 +132,14 @@ def members(x: Tensor, out: Tensor, windows: Windows, listed: Tensor) -> Tensor:
         rows = table.to(x.device)[place][:, None, :]
         real = (real[:, :, None] & (rows >= 0)).flatten(1)
         cells = (cells[:, :, None] * size + rows.clamp(min=0)).flatten(1)
-    values = x.detach()[torch.unravel_index(cells, x.shape)]
-    maxima = out.detach()[sample, channel, *places]
+    values = torch.take(x.detach(), cells)
+    maxima = torch.take(out.detach(), listed)
     return cells.masked_fill(~real | (values != maxima[:, None]), -1)
 
 
-def rounded(values: Sequence[float], like: Tensor) -> list[float]:
-    """The values after rounding to the dtype of ``like``."""
-    return torch.tensor(list(values), dtype=like.dtype).tolist()
+def rounded(values: Sequence[float], dtype: torch.dtype) -> list[float]:
+    """The values after rounding to the dtype."""
+    return torch.tensor(list(values), dtype=dtype).tolist()
 
 
 def is_finite(x: Tensor) -> bool:

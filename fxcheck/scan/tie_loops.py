@@ -55,11 +55,11 @@ def _count(cells, starts, taps, out, best, counts, into, number):  # type: ignor
 @inlined
 def _settle(out, best, counts, number, skip, floor):  # type: ignore[no-untyped-def]
     """Reduce the counts of one row to 1 where a tied window counts, else 0; how many do, and whether a maximum is wild."""
-    hit, wild, tied = np.int32(0), np.int32(0), np.int32(0)
+    hit, wild, tied = False, False, np.int32(0)
     for j in range(number):
         value = out[best + j]
-        hit |= np.int32(counts[j] >= 2)
-        wild |= np.int32(value - value != 0)
+        hit |= counts[j] >= 2
+        wild |= value - value != 0
     if hit:
         for j in range(number):
             counts[j] = np.int32(counts[j] >= 2) & np.int32(not out[best + j] <= floor)
@@ -68,7 +68,7 @@ def _settle(out, best, counts, number, skip, floor):  # type: ignore[no-untyped-
                 counts[j] &= np.int32(out[best + j] != flat)
         for j in range(number):
             tied += counts[j]
-    return tied, wild != 0
+    return tied, wild
 
 
 @inlined
@@ -85,26 +85,30 @@ def _list(counts, mixed, position, wide, lane, best, listed, found):  # type: ig
 
 
 @inlined
-def _unroll(x, line, length, step, lines, into, phase):  # type: ignore[no-untyped-def]
-    """Copy one line of cells so that those which neighbouring outputs read are neighbours, one phase of the step at a time."""
-    if step == 1:
-        for j in range(length):
-            lines[into + j] = x[line + j]
-    elif step == 2:
-        odd = into + phase
-        for j in range(length // np.uint64(2)):
-            at = line + np.uint64(2) * j
-            lines[into + j] = x[at]
-            lines[odd + j] = x[at + np.uint64(1)]
-        if length % np.uint64(2):
-            lines[into + length // np.uint64(2)] = x[line + length - np.uint64(1)]
-    else:
-        for cell in range(length):
-            lines[into + cell % step * phase + cell // step] = x[line + cell]
+def _unroll(x, source, lines, length, step, cells, into, phase):  # type: ignore[no-untyped-def]
+    """Copy lines so that the cells which neighbouring outputs read are neighbours, one phase of the step after another."""
+    one, two = np.uint64(1), np.uint64(2)
+    for _ in range(lines):
+        if step == one:
+            for j in range(length):
+                cells[into + j] = x[source + j]
+        elif step == two:
+            odd = into + phase
+            for j in range(length // two):
+                at = source + two * j
+                cells[into + j] = x[at]
+                cells[odd + j] = x[at + one]
+            if length % two:
+                cells[into + length // two] = x[source + length - one]
+        else:
+            for j in range(length):
+                cells[into + j % step * phase + j // step] = x[source + j]
+        source += length
+        into += step * phase
 
 
 def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan channels ``first`` to ``last`` (exclusive) of contiguous tensors, as ``compiled_ties`` describes them."""
+    """Scan channels ``first`` to ``last`` (exclusive) of contiguous tensors, laid out as ``compiled_ties._lines`` says."""
     channels, lines, length = sizes
     outputs, step, margin, phase, padded = numbers
     line, plane_out = step * phase, starts.shape[0] * outputs
@@ -112,9 +116,8 @@ def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, lim
     counts, listed = np.empty(plane_out + padded, np.int32), np.empty(limit, np.int64)
     tied, found, wild = 0, 0, False
     for plane in range(first, last):
-        for k in range(lines):
-            source, into = np.uint64((plane * lines + k) * length), np.uint64(k * line + margin)
-            _unroll(x, source, np.uint64(length), np.uint64(step), cells, into, np.uint64(phase))
+        source = np.uint64(plane * lines * length)
+        _unroll(x, source, lines, np.uint64(length), np.uint64(step), cells, np.uint64(margin), np.uint64(phase))
         best = plane * plane_out
         for row in range(starts.shape[0]):
             into = row * outputs
@@ -130,7 +133,7 @@ def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, lim
 
 
 def _pixels(x, out, mixed, sizes, deep, high, wide, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan rows of outputs ``first`` to ``last`` (exclusive) of channels_last tensors, as ``compiled_ties`` describes them."""
+    """Scan rows of outputs ``first`` to ``last`` (exclusive) of channels_last tensors."""
     channels, depth, height, length = sizes
     outputs = wide.shape[0]
     width, rows = outputs * channels, deep.shape[0] * high.shape[0]

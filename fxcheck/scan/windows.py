@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +46,16 @@ class Windows:
     def taps(self) -> int:
         """Cells per window, padding included."""
         return prod(table.shape[1] for table in self.tables)
+
+    @cached_property
+    def arrays(self) -> tuple[Any, ...]:
+        """The tables as contiguous numpy arrays."""
+        return tuple(np.ascontiguousarray(table.numpy()) for table in self.tables)
+
+    @cached_property
+    def three(self) -> tuple[Any, ...]:
+        """The tables of three dimensions, outer ones of a single cell added."""
+        return (*[np.zeros((1, 1), np.int64)] * (3 - len(self.tables)), *self.arrays)
 
     @cached_property
     def everything(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +37,13 @@ class Oracle:
         parameters: the coordinates of w; left as they were.
         value: computes the scalar; deterministic.
         seed: of the directions.
+        hints: directions to try among others, one per layer; only where they lead counts, not who proposed them.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], value: Callable[[], Tensor], seed: int = 0) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], value: Callable[[], Tensor], seed: int = 0, hints: Sequence[np.ndarray] = ()
+    ) -> None:
+        self.hints = hints
         self.landscape = Landscape(list(parameters), value)  # type: ignore[arg-type]
         self.shapes = [p.shape for p in parameters]
         self.sizes = [p.numel() for p in parameters]
@@ -119,6 +124,17 @@ class Oracle:
             axes[self.random.integers(total, size=self.random.integers(1, 3))] = self.random.choice([-1.0, 1.0])
             yield axes + blur
             yield self.random.integers(-1, 2, size=total) + blur
+            if self.hints:
+                yield self._hinted(np.concatenate([self._push(n) for n in self.sizes]))
+                yield self._hinted(normal(total))
+
+    def _hinted(self, rest: np.ndarray) -> np.ndarray:
+        """The hints at falling sizes, with something smaller (or larger, for discharged layers) beside them."""
+        v, size = np.zeros(len(rest)), 1.0
+        for hint in self.hints:
+            v += size * hint
+            size *= 10.0 ** -self.random.choice([0.0, 1.0, 2.0])
+        return v + size * rest * 10.0 ** self.random.uniform(-3, 1)
 
     def _push(self, count: int) -> np.ndarray:
         size, sign = 10.0 ** self.random.uniform(-3, 0), self.random.choice([-1.0, 1.0])
@@ -143,10 +159,33 @@ def _nearest(point: np.ndarray, vertices: np.ndarray, steps: int = 3000) -> np.n
     return weights @ vertices
 
 
-def answer_of(parameters: Sequence[Tensor], value: Callable[[], Tensor], seed: int = 0, most: int = 400) -> Answer:
+def hints_from(certificate: Any, named: Sequence[tuple[str, Tensor]]) -> list[np.ndarray]:
+    """The directions of a certificate, one per layer, as vectors over all named parameters in their order."""
+    offsets, total = {}, 0
+    for name, p in named:
+        offsets[name] = (total, p.numel() // (p.shape[0] if p.dim() else 1))
+        total += p.numel()
+    layers: dict[int, np.ndarray] = {}
+    for block in certificate.blocks:
+        if block.direction is None:
+            continue
+        v, at = layers.setdefault(block.group, np.zeros(total)), 0
+        direction = np.asarray(block.direction, float)
+        for slot in block.coordinates:
+            name, _, index = slot[:-1].rpartition("[")
+            start, size = offsets[name]
+            v[start + int(index) * size : start + (int(index) + 1) * size] += direction[at : at + size]
+            at += size
+    return [v / (np.abs(v).max() or 1.0) for _, v in sorted(layers.items())]
+
+
+def answer_of(
+    parameters: Sequence[Tensor], value: Callable[[], Tensor], seed: int = 0, most: int = 400,
+    hints: Sequence[np.ndarray] = (),
+) -> Answer:  # fmt: skip
     """The oracle's answer; a doubtful OUTSIDE is asked again with other and more directions."""
-    first = Oracle(parameters, value, seed).answer(most)
+    first = Oracle(parameters, value, seed, hints).answer(most)
     if first is not Answer.OUTSIDE:
         return first
-    again = Oracle(parameters, value, seed + 1).answer(4 * most)
+    again = Oracle(parameters, value, seed + 1, hints).answer(4 * most)
     return again if again is not Answer.INSIDE else Answer.INSIDE

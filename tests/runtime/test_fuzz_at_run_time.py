@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import fxcheck
 from fxcheck.errors import FxcheckError
-from tests.runtime.oracle import Answer, answer_of
+from tests.runtime.oracle import Answer, answer_of, hints_from
 
 DOUBLE = torch.float64
 TRIALS = 6
@@ -31,7 +31,7 @@ class RandomNet(nn.Module):
         super().__init__()
         self.rng = random.Random(f"{family}{seed}")
         self.family = family
-        self.spatial = {"signal": 1, "image": 2}.get(family, 0)
+        self.spatial = {"signal": 1, "deep": 1, "image": 2}.get(family, 0)
         self.store = nn.ModuleList()
         self.numbers = nn.ParameterList()
         self.steps: list[tuple] = []
@@ -66,6 +66,13 @@ class RandomNet(nn.Module):
         source = len(values) - 1 if rng.random() < 0.8 else rng.randrange(len(values))
         v = values[source]
         kind = rng.random()
+        if self.family == "deep" and len(values) <= 5:  # zeros out of ReLUs, then layers without biases, then maxima
+            source, v = len(values) - 1, values[-1]
+            if len(values) in (1, 3):
+                return self._affine(source, v)
+            if len(values) in (2, 4) and rng.random() < 0.7:
+                return ("act", source, "relu")
+            return ("pool", source, *self._pool())
         if kind < 0.30:
             return self._affine(source, v)
         if kind < 0.48:
@@ -244,7 +251,9 @@ def check_network(seed: int, family: str, seen: Counter) -> list[str]:
             if step.verdict != "certified" and step.reason == "infeasible" and os.environ.get("FXCHECK_FUZZ_PESSIMISM"):
                 seen[f"infeasible but {answer_of(trained, lambda: loss(net), most=150)}"] += 1
             continue
-        answer = answer_of(trained, lambda: loss(net), most=150)
+        named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+        hints = hints_from(step.certificate, named)
+        answer = answer_of(trained, lambda: loss(net), most=150, hints=hints)
         seen[f"certified and {answer}"] += 1
         if answer is Answer.OUTSIDE:
             found.append(f"{family} {seed} trial {trial}: {step.theorem} {net.steps} {step.layers}")
@@ -253,7 +262,7 @@ def check_network(seed: int, family: str, seen: Counter) -> list[str]:
 
 def _families() -> list[str]:
     only = os.environ.get("FXCHECK_FUZZ_FAMILY")
-    return [only] if only else ["signal", "image", "flat"]
+    return [only] if only else ["signal", "image", "deep", "flat"]
 
 
 @pytest.mark.slow

@@ -101,6 +101,28 @@ def test_an_input_computed_with_gradients_is_undecided() -> None:
     assert (step.verdict, step.reason) == ("uncertified", "undecided") and "detach" in step.text
 
 
+class _Memory(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("memory", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.linear(x) + self.memory)
+        with torch.no_grad():
+            self.memory.copy_(y.mean(0))
+        return y
+
+
+def test_a_buffer_that_carries_activations_spoils_steps_of_several_forwards() -> None:
+    x = torch.randn(4, 3)
+    checked = fxcheck.instrument(_Memory(), (x,))
+    assert step_of(checked, x).verdict == "certified"
+    step = step_of(checked, x, forwards=2)
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "buffer memory carries" in step.text
+    assert step_of(fxcheck.instrument(small_cnn(norm=True), (flat_images(),)), flat_images(), forwards=2).reason != "undecided"
+
+
 def test_layers_count_touches_ties_and_constraints() -> None:
     checked = fxcheck.instrument(small_cnn(), (flat_images(),), exact_ties=True)
     step = step_of(checked, flat_images())

@@ -6,16 +6,17 @@ from types import ModuleType
 
 import pytest
 
-from fxcheck.scan import compiled, reference
+from fxcheck import scan
+from fxcheck.scan import choice, compiled_ties, compiled_touches
 
 
 @pytest.fixture(params=["torch", "compiled"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that scans; the compiled one takes even what is too small to be worth it, in several threads."""
-    if request.param == "torch":
-        return reference
-    if not compiled.available():
+    """The scans by one path; the compiled one takes even what is too small to be worth it, in several threads."""
+    if request.param == "compiled" and not choice.available():
         pytest.skip("numba is not installed")
-    monkeypatch.setattr(compiled, "_SHORT", 0)
-    monkeypatch.setattr(compiled, "_LEAST", 16)
-    return compiled
+    monkeypatch.setattr(choice, "_chosen", request.param)
+    monkeypatch.setattr(compiled_ties, "_SHORT", 0)
+    monkeypatch.setattr(compiled_ties, "_LEAST", 16)
+    monkeypatch.setattr(compiled_touches, "_LEAST", 16)
+    return scan

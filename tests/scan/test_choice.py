@@ -10,30 +10,30 @@ import torch
 
 from fxcheck import scan
 from fxcheck.errors import UsageError
-from fxcheck.scan import compiled, reference
+from fxcheck.scan import choice
 
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "_chosen", None)
+    monkeypatch.setattr(choice, "_chosen", None)
 
 
 def test_the_user_can_force_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     scan.use("torch")
-    assert scan._path(torch.zeros(1)) is reference
-    monkeypatch.setattr(scan, "_chosen", None)
+    assert not choice.compiles(torch.zeros(1))
+    monkeypatch.setattr(choice, "_chosen", None)
     monkeypatch.setenv("FXCHECK_SCAN", "torch")
-    assert scan._path(torch.zeros(1)) is reference
+    assert not choice.compiles(torch.zeros(1))
 
 
 def test_numba_scans_cpu_tensors_where_it_is_installed() -> None:
-    assert scan._path(torch.zeros(1)) is (compiled if compiled.available() else reference)
-    assert scan._path(torch.zeros(1, device="meta")) is reference
+    assert choice.compiles(torch.zeros(1)) == choice.available()
+    assert not choice.compiles(torch.zeros(1, device="meta"))
 
 
 def test_without_numba_plain_torch_scans_and_insisting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "available", lambda: False)
-    assert scan._path(torch.zeros(1)) is reference
+    monkeypatch.setattr(choice, "available", lambda: False)
+    assert not choice.compiles(torch.zeros(1))
     with pytest.raises(UsageError, match="numba is not installed"):
         scan.use("compiled")
 
@@ -49,14 +49,14 @@ def test_importing_the_scans_does_not_import_numba() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
 def test_a_cache_that_cannot_be_written_costs_only_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = pytest.importorskip("fxcheck.scan.kernels")
+    from fxcheck.scan import jit
 
     def refuse(**options: bool) -> object:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(kernels, "njit", refuse)
-    assert kernels.Kernel(lambda number: number + 1)(2) == 3
+    monkeypatch.setattr(jit, "njit", refuse)
+    assert jit.Kernel(lambda number: number + 1)(2) == 3

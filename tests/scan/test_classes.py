@@ -11,9 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fxcheck.scan import Windows, WindowSpec, adaptive, combined, mixed, of_input, salted, sliding, through_windows
-from fxcheck.scan import classes as classes_module
-from tests.scan.oracles import cells_of
+from fxcheck.scan import (
+    Windows,
+    WindowSpec,
+    adaptive,
+    choice,
+    class_steps,
+    combined,
+    mixed,
+    of_input,
+    salted,
+    sliding,
+    through_windows,
+    words,
+)
+from tests.scan.oracles import Case, cells_of, pools
 
 Nested = dict[tuple[int, ...], Any]  # by (sample, *position)
 
@@ -89,6 +101,29 @@ def test_inputs_of_every_width_are_told_apart_by_all_their_channels(dtype: torch
     assert hashes[0] == hashes[4] and len(set(hashes[:4])) == 4
 
 
+def test_channels_of_few_bits_are_not_interchangeable() -> None:
+    every = torch.arange(256).to(torch.uint8)
+    x = torch.stack(torch.meshgrid(every, every, indexing="ij"))[None]
+    for one in of_input(x):
+        assert one.unique().numel() == 256 * 256
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.int64, torch.bool]))
+def test_both_paths_give_the_same_classes(case: Case, dtype: torch.dtype) -> None:
+    if not choice.available():
+        pytest.skip("numba is not installed")
+    x = case.x.nan_to_num(0.0).to(dtype)
+    answers = []
+    for chosen in ("torch", "compiled"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(choice, "_chosen", chosen)
+            before = of_input(x)
+            after = through_windows(before, case.windows, 1)
+            answers.append((before, after, mixed(before, case.windows), salted(before, 2), combined([before] * 2, 3)))
+    assert all(torch.equal(*pair) for pair in zip(*answers, strict=True))
+
+
 def test_branches_and_operators_are_told_apart() -> None:
     first, second = of_input(torch.randn(1, 1, 5)), of_input(torch.randn(1, 1, 5))
     assert not torch.equal(combined([first, second], 0), combined([second, first], 0))
@@ -113,6 +148,6 @@ def test_structured_inputs_do_not_collide() -> None:
 
 
 def test_the_finaliser_of_tensors_is_that_of_single_words() -> None:
-    words = torch.randint(-(2**62), 2**62, (50,)) * 2 + 1
-    wanted = [classes_module._signed(classes_module._mixed_word(word)) for word in words.tolist()]
-    assert classes_module._mix(words.clone()).tolist() == wanted
+    numbers = torch.randint(-(2**62), 2**62, (50,)) * 2 + 1
+    wanted = [words.signed(words.mixed_word(number)) for number in numbers.tolist()]
+    assert class_steps.mix(numbers.clone()).tolist() == wanted

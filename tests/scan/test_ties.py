@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fxcheck.scan import WindowSpec, compiled, members, sliding, whole
+from fxcheck.scan import WindowSpec, members, sliding, whole
 from tests.scan.oracles import Case, laid_out, pools, small_integers, tied_cells
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -35,7 +35,7 @@ def test_ties_are_those_of_a_naive_loop(
     found = path.ties(case.x, case.out, case.windows, skip=skip, mixed=mixed, floor=floor)
     assert (found.outputs, found.tied) == (case.out.numel(), len(live))
     assert found.listed.tolist() == [number for number in live if chosen[number]]
-    assert found.finite == bool(case.x.isfinite().all())
+    assert found.finite == bool(case.out.isfinite().all())
     assert not found.truncated
 
 
@@ -54,6 +54,19 @@ def test_a_windows_own_padding_never_ties(path: ModuleType) -> None:
     out = F.max_pool2d(x, 3, 2, 1)
     windows = sliding(WindowSpec((3, 3), (2, 2), (1, 1), (1, 1)), (4, 4), (2, 2))
     assert path.ties(x, out, windows).tied == 0
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_only_a_maximum_that_is_not_finite_counts_as_one(path: ModuleType, layout: str, value: float) -> None:
+    x = small_integers((2, 8, 16, 16), torch.float32, seed=0, special=False)
+    windows = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (16, 16), (8, 8))
+    x[1, 7, 15, 15] = -float("inf")
+    lost = laid_out(x, layout)
+    assert path.ties(lost, F.max_pool2d(lost, 2), windows).finite
+    x[1, 7, 14:, 14:] = value
+    won = laid_out(x, layout)
+    assert not path.ties(won, F.max_pool2d(won, 2), windows).finite
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -92,7 +105,6 @@ def test_a_floor_that_the_dtype_cannot_hold_is_rounded_to_it(path: ModuleType) -
     assert path.ties(x, x[..., :1, :1].clone(), windows, floor=-0.1).tied == 1
 
 
-@pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
 def test_tensors_that_need_gradients_are_scanned_without_recording(path: ModuleType) -> None:
     x = torch.zeros(1, 2, 4, 4, requires_grad=True)
     windows = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (4, 4), (2, 2))

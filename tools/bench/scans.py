@@ -1,7 +1,7 @@
-"""What the scans cost: ``python tools/bench/scans.py [--repeats K]``.
+"""What the scans cost: ``python tools/bench/scans.py [--repeats K] [--threads N]``.
 
-In one run, per shape and memory format: a touch scan as a multiple of ``y.sum()``, a tie scan as a multiple of the
-stock max_pool2d forward, on both paths, for few ties ("photo") and many ("sat"); then milliseconds for class maps.
+In one run, per shape and memory format: milliseconds of a touch scan beside ``y.sum()``, and of a tie scan beside the
+stock max_pool2d forward, on both paths, for few ties ("photo") and many ("sat"); then those of class maps.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fxcheck.scan import WindowSpec, classes, compiled, reference, sliding
+from fxcheck import scan
+from fxcheck.scan import WindowSpec, choice, classes, sliding
+from fxcheck.scan.choice import Path
 
-SHAPES = [((64, 64, 32, 32), 2, 2, 0), ((16, 64, 112, 112), 3, 2, 1), ((128, 256, 8, 8), 2, 2, 0)]
+SHAPES = [((64, 64, 32, 32), 3, 2, 1), ((64, 64, 32, 32), 2, 2, 0), ((16, 64, 112, 112), 3, 2, 1), ((128, 256, 8, 8), 2, 2, 0)]
+PATHS: tuple[Path, ...] = ("torch", "compiled")
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 SATURATED = 0.5  # where "sat" is clipped
 MIXED = 0.01  # share of window positions that mix classes
@@ -35,7 +38,7 @@ def milliseconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def scans(shape: tuple[int, ...], kernel: int, stride: int, padding: int, layout: str, many: bool, repeats: int) -> str:
-    """One line of ratios for one shape."""
+    """One line of milliseconds for one shape."""
     x = torch.randn(shape).contiguous(memory_format=FORMATS[layout])
     x = x.clamp(max=SATURATED) if many else x
     out = F.max_pool2d(x, kernel, stride, padding)
@@ -44,13 +47,14 @@ def scans(shape: tuple[int, ...], kernel: int, stride: int, padding: int, layout
     mixed = torch.rand(out.shape[0], *out.shape[2:]) < MIXED
     total = milliseconds(x.sum, repeats)
     pool = milliseconds(lambda: F.max_pool2d(x, kernel, stride, padding), repeats)
-    cells = [f"{shape!s:20} {kernel}x{kernel}/{stride} {layout} {'sat' if many else 'photo':5}", f"sum {total:5.2f} ms"]
-    cells += [f"pool {pool:6.2f} ms"]
-    paths = {"compiled": compiled, "torch": reference} if compiled.available() else {"torch": reference}
-    for name, path in paths.items():
-        touch = milliseconds(lambda path=path: path.touched(x, (0.0,)), repeats)  # type: ignore[misc]
-        tie = milliseconds(lambda path=path: path.ties(x, out, windows, mixed=mixed), repeats)  # type: ignore[misc]
-        cells.append(f"{name}: touched/sum {touch / total:5.2f}, ties/pool {tie / pool:5.2f}")
+    cells = [f"{shape!s:20} {kernel}x{kernel}/{stride} {layout} {'sat' if many else 'photo':5}"]
+    cells.append(f"sum {total:5.2f}, pool {pool:5.2f}")
+    for path in PATHS if choice.available() else PATHS[:1]:
+        scan.use(path)
+        touch = milliseconds(lambda: scan.touched(x, (0.0,)), repeats)
+        tie = milliseconds(lambda: scan.ties(x, out, windows, mixed=mixed), repeats)
+        cells.append(f"{path}: touched {touch:5.2f}, ties {tie:5.2f}")
+    scan.use("auto")
     return " | ".join(cells)
 
 
@@ -76,11 +80,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    repeats = arguments.repeats
     for shape, *numbers in SHAPES:
         for layout in FORMATS:
             for many in (False, True):
                 print(scans(shape, *numbers, layout, many, repeats))
+    for width in (256, 64):
+        y = torch.randn(128, width)
+        print(f"(128, {width}) touched {1e3 * milliseconds(lambda y=y: scan.touched(y, (0.0,)), 100):.0f} us")  # type: ignore[misc]
     print(class_maps((64, 3, 32, 32), 3, 1, 1, repeats))
     print(class_maps((8, 3, 224, 224), 7, 2, 3, repeats))
 

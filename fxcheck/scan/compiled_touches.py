@@ -1,0 +1,46 @@
+"""Touches with numba: one pass over memory. Tensors with gaps go to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from math import nan
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fxcheck.scan import reference
+from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
+from fxcheck.scan.reference import Touches
+from fxcheck.scan.threads import pieces
+
+_LEAST = 1 << 22  # entries per thread: below that, starting one costs more than it saves
+
+
+def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
+    """As ``reference.touched``."""
+    order = order_of(y) if y.dtype in FLOATS else None
+    if order is None:
+        return reference.touched(y, kinks)
+    entries = flat(widened(y), order)
+    scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
+    indices, which, finite = zip(*pieces(scan, entries.size, _LEAST), strict=True)
+    places, kind = row_major(np.concatenate(indices), y, order), np.concatenate(which)
+    if order != tuple(range(y.ndim)):
+        ascending = np.argsort(places)
+        places, kind = places[ascending], kind[ascending]
+    return Touches(torch.from_numpy(places), torch.from_numpy(kind), all(finite))
+
+
+def _touched(entries: Any, kinks: Any, first: int, last: int) -> Any:
+    from fxcheck.scan import touch_loops  # imports numba
+
+    return touch_loops.touched(entries, kinks, first, last)
+
+
+@lru_cache(maxsize=256)
+def _rounded(kinks: tuple[float, ...], dtype: torch.dtype, compared: np.dtype[Any]) -> Any:
+    # Nothing equals NaN: it stands for no kink.
+    return np.array(reference.rounded(kinks or (nan,), dtype), compared)

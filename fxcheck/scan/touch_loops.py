@@ -1,0 +1,53 @@
+"""The compiled touch scan of float32 and float64: look at chunks, and list places only where one has a hit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fxcheck.scan.jit import Kernel, inlined
+
+_CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
+
+
+@inlined
+def _look(y, start, number, kinks):  # type: ignore[no-untyped-def]
+    """Whether some entry is on a kink, and whether some entry is NaN or infinite."""
+    hit, wild = False, False
+    if kinks.size == 1:
+        kink = kinks[0]
+        for i in range(number):
+            value = y[start + i]
+            wild |= value - value != 0
+            hit |= value == kink
+    else:
+        first, second = kinks[0], kinks[1]
+        for i in range(number):
+            value = y[start + i]
+            wild |= value - value != 0
+            hit |= (value == first) | (value == second)
+        for kink in kinks[2:]:
+            for i in range(number):
+                hit |= y[start + i] == kink
+    return hit, wild
+
+
+def _touched(y, kinks, first, last):  # type: ignore[no-untyped-def]
+    """The entries in [first, last) on one of at least one kink, which one, and whether all entries are finite."""
+    indices = [first for _ in range(0)]
+    which = [first for _ in range(0)]
+    finite = True
+    for start in range(first, last, _CHUNK):
+        number = min(_CHUNK, last - start)
+        hit, wild = _look(y, np.uint64(start), np.uint64(number), kinks)
+        finite = finite and not wild
+        if hit:
+            for i in range(start, start + number):
+                for k in range(kinks.size):
+                    if y[i] == kinks[k]:
+                        indices.append(i)
+                        which.append(k)
+                        break
+    return np.array(indices), np.array(which), finite
+
+
+touched = Kernel(_touched)
