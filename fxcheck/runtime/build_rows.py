@@ -175,7 +175,7 @@ class RowBuilder:
         if form.is_constant:
             return np.array((patches[left] == patches[right]).all((1, 2)))
         if form.zero_is_frozen:
-            zero = ~patches.any((1, 2))
+            zero = np.array(~patches.any((1, 2)))
             return np.array(zero[left] & zero[right])
         return np.zeros(len(left), dtype=bool)
 
@@ -200,7 +200,9 @@ class RowBuilder:
         flat = source.result.flatten(2)
         before = [flat[p // flat.shape[2], channels, p % flat.shape[2]].double().cpu().numpy() for p in (winners, losers)]
         difference = np.abs(before[0] - before[1])
-        for channel in np.unique(channels.numpy()[difference > 0]) if form.epsilon is not None else ():
+        if form.epsilon is None:
+            return signs, slack
+        for channel in np.unique(channels.numpy()[difference > 0]):
             deviation = float((flat[:, channel].double().var(correction=0) + form.epsilon).sqrt())
             mine = channels.numpy() == channel
             slack[mine] = difference[mine] / deviation * self._longest_patch(source)
@@ -226,8 +228,9 @@ class RowBuilder:
                 break
             positions, channels = source.rows_and_channels(entries, at.shape)
             mine = (channels >= 0) & (channels < form.stop - form.start)
-            found.append((source, everything[mine], channels[mine], positions[mine]))
-            left &= ~mine
+            if mine.any():
+                found.append((source, everything[mine], channels[mine], positions[mine]))
+                left &= ~mine
         if left.any():
             nowhere = torch.zeros(int(left.sum()), dtype=torch.int64)
             found.append((None, everything[left], nowhere, nowhere))

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -136,7 +137,8 @@ def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -
         return torch.ones_like(entries, dtype=torch.bool)
     wins = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
     for taps in product(*(along or () for along in windows.slices)):
-        cells, into = (..., *(tap.cells for tap in taps)), (..., *(tap.into for tap in taps))
+        cells: Any = (..., *(tap.cells for tap in taps))
+        into: Any = (..., *(tap.into for tap in taps))
         wins[cells] |= x[cells] == maxima[into]
     return wins.reshape(-1)[entries.to(x.device)].cpu()
 

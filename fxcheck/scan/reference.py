@@ -8,11 +8,15 @@ from itertools import product
 from math import prod
 from types import EllipsisType
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fxcheck.scan.dense import FLOATS, order_of, widened
 from fxcheck.scan.windows import Windows
 
+_PIECE = 1 << 18
+"""Entries compared at a time on the CPU: they and their mask stay in the second-level cache."""
 Region = tuple[EllipsisType | slice, ...]
 
 
@@ -64,6 +68,8 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """
     y = y.detach()
     which = torch.empty(0, dtype=torch.int64, device=y.device)
+    if y.device.type == "cpu" and y.dtype in FLOATS and not _is_hit(y, rounded(kinks, y.dtype)):
+        return Touches(which, which, is_finite(y))
     masks = [y == kink for kink in rounded(kinks, y.dtype)]
     touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
     for mask in masks[1:]:
@@ -74,6 +80,22 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
         at = torch.stack([mask[places].reshape(-1) for mask in masks])
         which = at.to(torch.uint8).argmax(0)
     return Touches(indices, which, is_finite(y))
+
+
+def _is_hit(y: Tensor, kinks: Sequence[float]) -> bool:
+    """Whether some entry equals a kink, asked in pieces that stay in the cache.
+
+    numpy's comparison is several times faster than PyTorch's here, and says the same.
+    """
+    order = order_of(y)
+    if order is None:
+        return True
+    scratch = np.empty(_PIECE, dtype=np.bool_)
+    for piece in y.permute(order).reshape(-1).split(_PIECE):
+        values = widened(piece).numpy()
+        if any(np.equal(values, kink, out=scratch[: len(values)]).any() for kink in kinks):
+            return True
+    return False
 
 
 def ties(
