@@ -15,8 +15,9 @@ _CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.defa
 _LINEAR = "aten.linear.default"
 _NORM = "aten.batch_norm.default"
 _CLIPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
-_ZERO_STAYS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "dropout",
-                         "adaptive_avg_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool2d"})  # fmt: skip
+_ZERO_STAYS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "dropout"})
+"""A zero of the result comes from zeros that stay, where each varying entry is one and is nowhere negative."""
+_AVERAGES = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"})
 
 
 class ClosedForms:
@@ -77,7 +78,7 @@ class ClosedForms:
         if found is None:
             return None
         scale = self._name(gamma) if isinstance(gamma, Ref) else None
-        shift = self._name(beta) if isinstance(beta, Ref) and self._name(beta) in fresh else None
+        shift = self._coordinate(beta, data, fresh)
         epsilon = float(node.arguments["eps"]) if node.arguments.get("training") else None
         return [replace(f, norm=node.id, epsilon=epsilon, gamma=scale, beta=shift) for f in found]
 
@@ -88,7 +89,7 @@ class ClosedForms:
         weight, bias, data = a.get("weight"), a.get("bias"), a.get("input")
         if not isinstance(weight, Ref) or not isinstance(data, Ref) or not self._is_leaf(weight):
             return None
-        if self._name(weight) not in fresh or (isinstance(bias, Ref) and not self._is_leaf(bias)):
+        if self._coordinate(weight, data, fresh) is None or (isinstance(bias, Ref) and not self._is_leaf(bias)):
             return None
         operand = self.facts.graph.nodes[data.id]
         spatial = int(node.op[len("aten.conv")]) if node.op in _CONVOLUTIONS else 0
@@ -96,11 +97,19 @@ class ClosedForms:
             return None
         shape = self.facts.graph.nodes[weight.id].shape or ()
         channels = shape[0]
-        shift = self._name(bias) if isinstance(bias, Ref) and self._name(bias) in fresh else None
+        left_out = tuple(n for n in self.facts.names(self.facts.depends[data.id]) if n in fresh)
         return [Affine(
-            0, channels, node.id, data.id, self._name(weight), shift, kernel=shape[2:],
-            is_constant=not self.facts.depends[data.id], zero_is_frozen=self._zero_is_frozen(data.id), arguments=a,
+            0, channels, node.id, data.id, self._name(weight), self._coordinate(bias, data, fresh),
+            has_trained_bias=isinstance(bias, Ref) and bool(self.facts.depends[bias.id]), kernel=shape[2:],
+            left_out=left_out, is_constant=not self.facts.depends[data.id],
+            zero_is_frozen=self._zero_is_frozen(data.id), arguments=a,
         )]  # fmt: skip
+
+    def _coordinate(self, leaf: object, data: Ref, fresh: frozenset[str]) -> str | None:
+        """The name of a fresh parameter that enters here only; None where it also moves the operand, or is not fresh."""
+        if not isinstance(leaf, Ref) or self._name(leaf) not in fresh:
+            return None
+        return None if self.facts.depends[leaf.id] & self.facts.depends[data.id] else self._name(leaf)
 
     def _is_leaf(self, ref: Ref) -> bool:
         return self.facts.graph.nodes[ref.id].op in ("fxcheck.parameter", "fxcheck.buffer", "fxcheck.constant")
@@ -120,10 +129,9 @@ class ClosedForms:
         keeps = self.facts.semantics[id_]
         structural = keeps.kind is Kind.STRUCTURAL and keeps.transfer is Transfer.KEEP
         base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
-        if not structural and base not in _ZERO_STAYS:
+        operands = self.facts.graph.inputs_of[id_]
+        averages = base in _AVERAGES and all(self.facts.lower.get(i, -1.0) >= 0 for i in operands)
+        if not (structural or base in _ZERO_STAYS or averages):
             return False
-        return all(self._zero_is_frozen(i) for i in self.facts.graph.inputs_of[id_] if self._is_tensor(i))
-
-    def _is_tensor(self, id_: int) -> bool:
-        return self.facts.graph.nodes[id_].shape is not None
+        return all(self._zero_is_frozen(i) for i in operands)
 

@@ -54,7 +54,9 @@ class Affine:
     weight: str
     """Qualified name of its trainable, fresh weight."""
     bias: str | None
-    """Name of its trainable, fresh bias; None when there is none (a frozen bias is a constant)."""
+    """Name of its trainable, fresh bias; None when there is none."""
+    has_trained_bias: bool = False
+    """It has a trainable bias, fresh or not, so that a zero patch does not make a constant."""
     norm: int | None = None
     """Graph node of the normalisation over the batch, if there is one."""
     epsilon: float | None = None
@@ -67,6 +69,8 @@ class Affine:
     """Kinks of a clip (relu, relu6, hardtanh, clamp) that follows: at other values of its result it is the identity."""
     kernel: tuple[int, ...] = ()
     """Spatial sizes of the weight; empty for a linear layer."""
+    left_out: tuple[str, ...] = ()
+    """Fresh parameters that the operand depends on too: rows in closed form leave those coordinates out."""
     is_constant: bool = False
     """The operand depends on no trainable parameter."""
     zero_is_frozen: bool = False

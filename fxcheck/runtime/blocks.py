@@ -24,41 +24,63 @@ class Block:
 def blocks_of(rows: Sequence[Row], size_of: Callable[[str], int]) -> list[Block]:
     """Split rows into blocks.
 
+    Where a row of a layer leaves parameters out, no direction of that layer moves them: all its rows lose those
+    coordinates. A row that showed some of them beside another that leaves them out would be a wrong system.
+
     Args:
         rows: of any layers, forwards and ranks; each layer has its own P_l.
         size_of: how many coordinates one index of a parameter's first dimension holds.
     """
-    found: dict[tuple[int, Slot | None], list[Row]] = {}
+    fixed: dict[int, frozenset[str]] = {}
+    for row in rows:
+        if row.left_out:
+            fixed[row.group] = fixed.get(row.group, frozenset()) | row.left_out
+    shown = [(row, *row.without(fixed.get(row.group, frozenset()), size_of)) for row in rows]
     leaders = _Leaders()
-    for row in rows:
-        for slot in row.slots[1:]:
-            leaders.join((row.group, row.slots[0]), (row.group, slot))
-    for row in rows:
-        leader = leaders.of((row.group, row.slots[0])) if row.slots else (row.group, None)
-        found.setdefault(leader, []).append(row)
+    for row, slots, _ in shown:
+        for slot in slots[1:]:
+            leaders.join((row.group, slots[0]), (row.group, slot))
+    found: dict[tuple[int, Slot | None], list[_Shown]] = {}
+    for row, slots, values in shown:
+        leader = leaders.of((row.group, slots[0])) if slots else (row.group, None)
+        found.setdefault(leader, []).append((row, slots, values))
     return [_block(group, members, size_of) for (group, _), members in found.items()]
 
 
-def _block(group: int, rows: list[Row], size_of: Callable[[str], int]) -> Block:
-    alike = all(r.slots == rows[0].slots for r in rows)
-    slots = rows[0].slots if alike else tuple(sorted({s for r in rows for s in r.slots}))
-    errors = np.array([r.error for r in rows])
-    if not slots:  # rows that vanish on every fresh coordinate
-        return Block(group, (), tuple(rows), LinearSystem(np.zeros((len(rows), 1)), errors))
+_Shown = tuple[Row, tuple[Slot, ...], np.ndarray]
+"""A row with the coordinates that directions may move."""
+
+
+def _block(group: int, shown: list[_Shown], size_of: Callable[[str], int]) -> Block:
+    rows = tuple(row for row, _, _ in shown)
+    first = shown[0][1]
+    alike = all(slots == first for _, slots, _ in shown)
+    slots = first if alike else tuple(sorted({s for _, held, _ in shown for s in held}))
+    errors = np.array([_error(row, values) for row, _, values in shown])
+    if not slots:  # rows that vanish on every coordinate that may move
+        return Block(group, (), rows, LinearSystem(np.zeros((len(rows), 1)), errors))
     if alike:
-        return Block(group, slots, tuple(rows), LinearSystem(np.stack([r.values for r in rows]), errors))
+        return Block(group, slots, rows, LinearSystem(np.stack([v for _, _, v in shown]), errors))
     starts, total = {}, 0
     for slot in slots:
         starts[slot] = total
         total += size_of(slot[0])
     matrix = np.zeros((len(rows), total))
-    for k, row in enumerate(rows):
+    for k, (_, held, values) in enumerate(shown):
         at = 0
-        for slot in row.slots:
+        for slot in held:
             size = size_of(slot[0])
-            matrix[k, starts[slot] : starts[slot] + size] = row.values[at : at + size]
+            matrix[k, starts[slot] : starts[slot] + size] = values[at : at + size]
             at += size
-    return Block(group, slots, tuple(rows), LinearSystem(matrix, errors))
+    return Block(group, slots, rows, LinearSystem(matrix, errors))
+
+
+def _error(row: Row, values: np.ndarray) -> float:
+    """The row's error relative to what is left of it."""
+    if values is row.values or not row.error:
+        return row.error
+    norm = float(np.linalg.norm(values))
+    return row.error * float(np.linalg.norm(row.values)) / norm if norm else 0.0
 
 
 class _Leaders:

@@ -80,7 +80,8 @@ class RowBuilder:
             return
         beta = source.source.beta if source is not None else None
         if beta is not None:
-            row.slots, row.values, row.restricted = ((beta, channel),), np.array([float(row.direction)]), True
+            row.slots, row.values = ((beta, channel),), np.array([float(row.direction)])
+            row.left_out = frozenset(group.fresh) - {beta}
             self.built.rows.append(row)
         else:
             self._by_gradient(row, group)
@@ -99,7 +100,7 @@ class RowBuilder:
         columns: dict[int, list[np.ndarray]] = {}
         for i, (k, channel) in enumerate(zip(chosen.tolist(), channels.tolist(), strict=True)):
             patch = source.of_channel(patches[i : i + 1], channel)[0]
-            if form.bias is None and form.zero_is_frozen and not patch.any():
+            if not form.has_trained_bias and form.zero_is_frozen and not patch.any():
                 continue  # the entry is a constant near w
             row = _touch(touches, group, k, directions[k])
             columns.setdefault(channel, []).append(patch)
@@ -108,11 +109,11 @@ class RowBuilder:
                 if form.bias is not None:
                     slots.append((form.bias, channel))
                     patch = np.append(patch, 1.0)
-                row.slots, row.values = tuple(slots), row.direction * patch
+                row.slots, row.values, row.left_out = tuple(slots), row.direction * patch, frozenset(form.left_out)
                 self.built.rows.append(row)
             elif not group.fully_connected:
                 self._no_side(row)
-        if group.fully_connected:
+        if group.fully_connected and not form.left_out:
             for channel, held in columns.items():
                 self.built.columns.append(
                     Columns(group.index, touches.at.check.layer, (form.weight, channel), np.stack(held, 1))
@@ -140,16 +141,18 @@ class RowBuilder:
         sign: float,
     ) -> Tensor:  # fmt: skip
         """Rows that are a difference of two patches; which of the chosen pairs need no other row."""
-        losers, _ = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
+        losers, channels_of_losers = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
+        comparable = (channels == channels_of_losers).numpy()
         both, place = torch.unique(torch.cat([positions, losers]), return_inverse=True)
         patches = self._patches(source, both)
         if patches is None:
             return torch.zeros(len(chosen), dtype=torch.bool)
         left, right = place.reshape(2, -1).numpy()
-        equal = self._equal_functions(source, patches, left, right)
-        signs, slack = self._scales(source, channels, positions, losers)
+        equal = self._equal_functions(source, patches, left, right) & comparable
+        form = source.source
+        signs, slack, same_before = self._scales(source, channels, positions, losers)
         done = equal.copy()
-        for i in np.flatnonzero(~equal & (signs != 0)).tolist():
+        for i in np.flatnonzero(comparable & ~equal & (signs != 0)).tolist():
             channel, k = int(channels[i]), int(chosen[i])
             pair = source.of_channel(patches[[left[i], right[i]]], channel)
             difference = pair[0] - pair[1]
@@ -158,8 +161,9 @@ class RowBuilder:
             if error > _MOST_SLACK:
                 continue
             row = _tie(ties, group, k)
-            row.slots = ((source.source.weight, channel),)
+            row.slots = ((form.weight, channel),)
             row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR
+            row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)
             done[i] = True
         return torch.from_numpy(done)
@@ -181,32 +185,34 @@ class RowBuilder:
 
     def _scales(
         self, source: Patches, channels: Tensor, winners: Tensor, losers: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(sign of gamma, or 0 where there is no closed form; bound on what the difference of patches leaves out).
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(sign of gamma, or 0 where there is no closed form; bound on what the difference of patches leaves out;
+        whether the entries are equal before the normalisation, so that gamma's coordinate is 0).
 
         Entries that are equal only after a normalisation by batch statistics differ before it by some d. The row of
         their difference is then that of the patches less d / sigma times the derivative of sigma, whose norm is at
         most that of the longest patch.
         """
         form = source.source
-        signs, slack = np.ones(len(channels)), np.zeros(len(channels))
+        signs, slack, same = np.ones(len(channels)), np.zeros(len(channels)), np.ones(len(channels), dtype=bool)
         if form.norm is None:
-            return signs, slack
+            return signs, slack, same
         if form.gamma is not None:
             scale = self.tensors.get(form.gamma)
             if scale is None:
-                return np.zeros(len(channels)), slack
+                return np.zeros(len(channels)), slack, same
             signs = scale.detach().double().sign().cpu()[channels].numpy()
         flat = source.result.flatten(2)
         before = [flat[p // flat.shape[2], channels, p % flat.shape[2]].double().cpu().numpy() for p in (winners, losers)]
         difference = np.abs(before[0] - before[1])
+        same = difference == 0
         if form.epsilon is None:
-            return signs, slack
+            return signs, slack, same
         for channel in np.unique(channels.numpy()[difference > 0]):
             deviation = float((flat[:, channel].double().var(correction=0) + form.epsilon).sqrt())
             mine = channels.numpy() == channel
             slack[mine] = difference[mine] / deviation * self._longest_patch(source)
-        return signs, slack
+        return signs, slack, same
 
     def _longest_patch(self, source: Patches) -> float:
         """A bound on the norm of any input patch of one channel."""

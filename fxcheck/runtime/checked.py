@@ -137,6 +137,7 @@ class CheckedModule(nn.Module):
             UncoveredModel: flags or inputs changed so that no theorem covers the model any more.
         """
         if not self._is_checked():
+            self._note_unchecked()
             return self._model(*args, **kwargs)
         return self._checked(args, kwargs, None, False)
 
@@ -155,12 +156,18 @@ class CheckedModule(nn.Module):
                 hint="pass target=... to instrument and to loss, or to neither",
             )
         if not self._is_checked():
+            self._note_unchecked()
             output = self._model(*args, **kwargs)
             return settings.loss(output, target) if settings.has_target else settings.loss(output)
         return self._checked(args, kwargs, target, True)
 
     def _is_checked(self) -> bool:
         return self._model.training and torch.is_grad_enabled()
+
+    def _note_unchecked(self) -> None:
+        """Gradients of an unobserved forward inside a step would belong to it."""
+        if self._session is not None and torch.is_grad_enabled():
+            self._session.problem("a forward in eval mode ran inside the step with gradients, and was not observed")
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         started = time.perf_counter()
@@ -230,27 +237,27 @@ class CheckedModule(nn.Module):
         call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
         inputs, leaves = Inputs.of(*call)
         same_kind = None
-        for known_modules, known_loss, program in self._programs:
+        for known_loss, program in self._programs:
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if known_modules == state.modules and program.inputs.fits(inputs, program.dynamic):
+            if program.modules == state.modules and program.inputs.fits(inputs, program.dynamic):
                 return program, call, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
-        program = self._capture(args, kwargs, target, with_loss)
-        known = [*self._programs[-_MOST_PROGRAMS:], (state.modules, with_loss, program)]
+        program = self._capture(args, kwargs, target, with_loss, state.modules)
+        known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
         return program, call, leaves
 
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, mode: str = "keep"
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, modules: tuple[Any, ...]
     ) -> Program:
         settings = self._settings
         plain_args, plain_kwargs, plain_target = torch.utils._pytree.tree_map(_detached, (args, kwargs, target))
         program = build_program(
             self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
-            mode=mode, batch_size=settings.batch_size, wrt=self._wrt(),
+            batch_size=settings.batch_size, wrt=self._wrt(), modules=modules,
         )  # fmt: skip
         if program.plan.uncovered and not settings.allow_uncovered:
             raise UncoveredModel(_why_uncovered(program), hint="allow_uncovered=True counts touches and ties all the same")
@@ -264,17 +271,17 @@ class CheckedModule(nn.Module):
         return [named[n] for n in self._settings.wrt]
 
     def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any) -> None:
-        """Capture for the example inputs and compare the result with the model, bit for bit."""
+        """Capture in training mode for the example inputs, and compare the result with the model, bit for bit."""
         with_loss = self._settings.loss is not None
         keywords = dict(kwargs)
-        mode = "keep" if self._model.training else "train"
-        program = self._capture(args, keywords, target, with_loss, mode)
         roots = self._roots()
         flags = [(m, m.training) for r in roots for m in r.modules()]
-        self._model.train(True) if mode == "train" else None
+        if not self._model.training:
+            self._model.train()
         try:
             state = State.of(roots)
-            self.__dict__.update(_state=state, _programs=[(state.modules, with_loss, program)])
+            program = self._capture(args, keywords, target, with_loss, state.modules)
+            self.__dict__.update(_state=state, _programs=[(with_loss, program)])
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             if not program.is_static:
                 note = validate(
@@ -370,6 +377,9 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
     if any(isinstance(v, Tensor) and v.grad_fn is not None for v in leaves):
         found.append("an input was computed with gradients outside the checked forward, where nothing is observed; "
                      "detach it, or make that computation part of the model")  # fmt: skip
+    own = {id(p) for p in program.trainable.values()}
+    if any(id(v) in own for v in leaves):
+        found.append("an input is one of the checked parameters, which the program takes for data")
     for device in ("cpu", "cuda"):
         if torch.is_autocast_enabled(device):
             found += program.differences_in(torch.get_autocast_dtype(device))

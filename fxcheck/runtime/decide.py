@@ -87,7 +87,7 @@ def refine(
 ) -> bool:
     """Look again at the rows that prove emptiness, while the graph lives.
 
-    A row on some coordinates only is computed on all fresh ones; a tie whose two entries have the same total gradient
+    A row that leaves coordinates out is computed on all fresh ones; a tie whose two entries have the same total gradient
     is in T_j and needs no row (theory 4.10).
 
     Args:
@@ -105,13 +105,22 @@ def refine(
         for row, weight in zip(block.rows, decision.multipliers or (), strict=True):
             if not weight or id(row) not in mine or gradients.are_spent:
                 continue
-            if row.restricted:
-                gradients.fill(row, fresh(row.group))
+            if _fill_what_is_left_out(row, rows, gradients, fresh(row.group)):
                 changed = True
             elif is_in_t_j(row, gradients):
                 rows.remove(row)
                 changed = True
     return changed
+
+
+def _fill_what_is_left_out(row: Row, rows: list[Row], gradients: Gradients, fresh: Sequence[str]) -> bool:
+    """Compute on all fresh coordinates the row, or else the rows that keep some of its coordinates from moving."""
+    names = {name for name, _ in row.slots}
+    partial = [row] if row.left_out else [r for r in rows if r.group == row.group and not r.left_out.isdisjoint(names)]
+    for other in partial:
+        if not gradients.are_spent:
+            gradients.fill(other, fresh)
+    return bool(partial)
 
 
 def is_in_t_j(row: Row, gradients: Gradients) -> bool:

@@ -74,7 +74,7 @@ class Gradients:
                 parts.append(table[index])  # type: ignore[index]
         row.slots = tuple(slots)
         row.values = np.concatenate(parts) if parts else np.empty(0)
-        row.restricted = False
+        row.left_out = frozenset()
 
     def are_equal(self, at: Observation, winner: int, loser: int) -> bool:
         """Whether both entries have the same total gradient, all coordinates compared exactly (T_j)."""

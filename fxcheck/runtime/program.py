@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -39,6 +38,8 @@ class Program:
     """The coordinates of w by name."""
     tensors: Mapping[str, Tensor]
     """Parameters and buffers by name."""
+    modules: tuple[Any, ...]
+    """Training flags, hooks and buffers at capture, as ``State.modules``."""
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     history: dict[int, bool] = field(default_factory=dict)
@@ -49,10 +50,6 @@ class Program:
     def is_static(self) -> bool:
         """Every step is certified without checks."""
         return self.plan.theorem is not None
-
-    @cached_property
-    def layer_order(self) -> dict[int, int]:
-        return {g.index: i for i, g in enumerate(self.plan.groups)}
 
     def slot_size(self, name: str) -> int:
         """How many coordinates one index of a parameter's first dimension holds."""
@@ -65,19 +62,19 @@ class Program:
             self.other_dtypes[dtype] = what_differs_in(self.study, dtype)
         return self.other_dtypes[dtype]
 
-    @cached_property
-    def is_like(self) -> Callable[[Program], bool]:
-        """Whether another program has the same layers, so that the rows of both may be pooled."""
-        mine = (self.plan.groups, self.plan.trainable, self.plan.theorem, bool(self.plan.uncovered))
-        return lambda other: mine == (
-            other.plan.groups, other.plan.trainable, other.plan.theorem, bool(other.plan.uncovered)
-        )  # fmt: skip
+    def is_like(self, other: Program) -> bool:
+        """Whether the rows of both may be pooled: they differ in sizes of inputs only."""
+        if self is other:
+            return True
+        mine, others = self.plan, other.plan
+        plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
+        return plans and self.modules == other.modules and self.inputs.kind == other.inputs.kind
 
 
 def build_program(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss: Callable[..., Any] | None = None,
     target: Any = None, mode: str = "keep", batch_size: int | None = None,
-    wrt: Collection[nn.Parameter] | None = None,
+    wrt: Collection[nn.Parameter] | None = None, modules: tuple[Any, ...] = (),
 ) -> Program:  # fmt: skip
     """Capture, analyse, plan and rewrite.
 
@@ -90,6 +87,7 @@ def build_program(
         mode: as for ``capture``.
         batch_size: 1 asks for T1.
         wrt: the parameters that the step updates; None for all with requires_grad.
+        modules: the state of the modules that the program will hold for.
 
     Raises:
         CaptureError: the model cannot be captured for these inputs.
@@ -107,7 +105,7 @@ def build_program(
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
     return Program(
         captured, found, plan, module, seen, inputs, _dynamic(captured, len(inputs.leaves)),
-        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, names,
+        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, modules, names,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,14 +43,29 @@ class Row:
     values: np.ndarray = field(default_factory=lambda: np.empty(0))
     error: float = 0.0
     """The true row lies within error * norm of the stored one."""
-    restricted: bool = False
-    """Some fresh coordinates are left out, which is sound and may be too strict."""
+    left_out: frozenset[str] = frozenset()
+    """Fresh parameters whose coordinates the row does not show, although it may have some: the row holds for
+    directions that do not move them."""
     exact: bool = False
     """Its membership in T_j was settled by exact backward passes, or does not arise."""
 
     @property
     def is_zero(self) -> bool:
-        return not self.values.any()
+        """It vanishes on all fresh coordinates."""
+        return not self.left_out and not self.values.any()
+
+    def without(self, fixed: frozenset[str], size_of: Callable[[str], int]) -> tuple[tuple[Slot, ...], np.ndarray]:
+        """(slots, values) on the coordinates of other parameters than the fixed ones."""
+        if fixed.isdisjoint(name for name, _ in self.slots):
+            return self.slots, self.values
+        slots, parts, at = [], [], 0
+        for slot in self.slots:
+            size = size_of(slot[0])
+            if slot[0] not in fixed:
+                slots.append(slot)
+                parts.append(self.values[at : at + size])
+            at += size
+        return tuple(slots), np.concatenate(parts) if parts else np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)

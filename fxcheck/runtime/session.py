@@ -103,7 +103,7 @@ class Session:
         """Ties whose row vanishes: harmless when the entries have equal total gradients, fatal otherwise."""
         kept = []
         for row in rows:
-            if not (row.is_zero and not row.restricted and is_in_t_j(row, gradients)):
+            if not (row.is_zero and is_in_t_j(row, gradients)):
                 kept.append(row)
         return kept
 

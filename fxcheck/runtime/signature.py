@@ -94,6 +94,11 @@ class Inputs:
             return False
         return all(_fits(a, b, d) for a, b, d in zip(self.leaves, other.leaves, dynamic, strict=True))
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """All but the sizes of tensors."""
+        return self.spec, tuple((len(v.shape), v.dtype, v.device) if isinstance(v, _Tensor) else v for v in self.leaves)
+
     def refuse_other_kind(self, other: Inputs) -> None:
         """Refuse inputs of another dtype or device than the model was instrumented with.
 

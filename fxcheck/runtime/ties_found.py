@@ -125,13 +125,15 @@ def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -
 
     Args:
         check: of a pooling operator.
-        x: operand, (B, C, *S_in).
-        maxima: result, (B, C, *S_out).
+        x: operand, (B, C, *S_in) or (C, *S_in).
+        maxima: result.
         entries: int64 (T,), flat row-major indices into x.
 
     Returns:
         bool (T,), True too where windows are too irregular to tell.
     """
+    if x.dim() == _spatial(check.operator) + 1:
+        x, maxima = x[None], maxima[None]
     windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
     if any(along is None for along in windows.slices):
         return torch.ones_like(entries, dtype=torch.bool)

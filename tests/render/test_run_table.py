@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 
+from rich.console import Console
+
 from fxcheck.records.step import LayerStep, StepResult, Summary
 from fxcheck.render.run import print_run
-from rich.console import Console
 
 
 def _layer(**changes: object) -> LayerStep:

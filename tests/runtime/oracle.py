@@ -125,7 +125,8 @@ class Oracle:
             yield axes + blur
             yield self.random.integers(-1, 2, size=total) + blur
             if self.hints:
-                yield self._hinted(np.concatenate([self._push(n) for n in self.sizes]))
+                scales = 10.0 ** self.random.uniform(-3, 2.5, len(self.sizes))
+                yield self._hinted(np.concatenate([k * self._push(n) for k, n in zip(scales, self.sizes, strict=True)]))
                 yield self._hinted(normal(total))
 
     def _hinted(self, rest: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ class Oracle:
         for hint in self.hints:
             v += size * hint
             size *= 10.0 ** -self.random.choice([0.0, 1.0, 2.0])
-        return v + size * rest * 10.0 ** self.random.uniform(-3, 1)
+        return v + size * rest * 10.0 ** self.random.uniform(-3, 2.5)
 
     def _push(self, count: int) -> np.ndarray:
         size, sign = 10.0 ** self.random.uniform(-3, 0), self.random.choice([-1.0, 1.0])
@@ -160,7 +161,7 @@ def _nearest(point: np.ndarray, vertices: np.ndarray, steps: int = 3000) -> np.n
 
 
 def hints_from(certificate: Any, named: Sequence[tuple[str, Tensor]]) -> list[np.ndarray]:
-    """The directions of a certificate, one per layer, as vectors over all named parameters in their order."""
+    """The directions of a certificate as vectors over all named parameters: last layers first, since they move most."""
     offsets, total = {}, 0
     for name, p in named:
         offsets[name] = (total, p.numel() // (p.shape[0] if p.dim() else 1))
@@ -176,7 +177,7 @@ def hints_from(certificate: Any, named: Sequence[tuple[str, Tensor]]) -> list[np
             start, size = offsets[name]
             v[start + int(index) * size : start + (int(index) + 1) * size] += direction[at : at + size]
             at += size
-    return [v / (np.abs(v).max() or 1.0) for _, v in sorted(layers.items())]
+    return [v / (np.abs(v).max() or 1.0) for _, v in sorted(layers.items(), reverse=True)]
 
 
 def answer_of(

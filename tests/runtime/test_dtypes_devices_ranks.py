@@ -37,7 +37,7 @@ def test_autocast_gives_what_the_model_gives_and_is_decided() -> None:
 def test_a_kink_that_another_dtype_moves_is_not_trusted() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.Hardtanh(-0.1, 0.1))
     checked = fxcheck.instrument(model, (flat_images(),))
-    study = checked._programs[0][2].study
+    study = checked._programs[0][1].study
     assert what_differs_in(study, torch.bfloat16) and not what_differs_in(study, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16), checked.step() as step:
         checked(flat_images()).float().sum().backward()

@@ -56,6 +56,8 @@ class RandomNet(nn.Module):
                     value = self._apply_step(step, values)
             except (RuntimeError, IndexError, ValueError, TypeError):
                 continue
+            if not value.isfinite().all():  # a window of padding alone: torch's own backward writes out of bounds there
+                continue
             if not value.numel() or value.numel() > 150 or value.shape[0] != self.sample.shape[0]:
                 continue
             self.steps.append(step)
@@ -217,14 +219,14 @@ def check_network(seed: int, family: str, seen: Counter) -> list[str]:
             if rng.random() < 0.3:
                 p.requires_grad_(False)
     net.train()
-    with torch.no_grad():
-        width = net(net.sample).shape[1]
     trained = [p for p in net.parameters() if p.requires_grad]
     if not trained or not net(net.sample).requires_grad:
         seen["constant"] += 1
         return []
     micro = rng.random() < 0.3
     shape = net.input_shape(2 if micro else 3)
+    with torch.no_grad():
+        width = net(torch.zeros(shape, dtype=DOUBLE)).shape[1]
     try:
         checked = fxcheck.instrument(net, (torch.randn(shape, dtype=DOUBLE),))
     except fxcheck.UncoveredModel:
@@ -276,9 +278,15 @@ def test_no_certified_step_of_a_random_network_is_wrong(family: str) -> None:
             break
         try:
             wrong += check_network(seed, family, seen)
-        except FxcheckError as error:
+        except (FxcheckError, RuntimeError) as error:
             wrong.append(f"{family} {seed} crashed: {type(error).__name__} {error}")
         seen["networks"] += 1
     print(family, dict(seen))
     assert not wrong, "\n".join(wrong)
     assert seen["networks"] > 5
+
+
+@pytest.mark.parametrize(("family", "seed"), [("image", 265), ("deep", 172), ("signal", 678)])
+def test_networks_that_were_once_decided_wrongly(family: str, seed: int) -> None:
+    """image 265: a row that left coordinates out beside one that moved them; deep 172: the oracle missed the direction."""
+    assert not check_network(seed, family, Counter())

@@ -199,3 +199,24 @@ def test_ties_between_equal_receptive_fields_need_no_row() -> None:
     x = torch.ones(2, 2, 8, 8)
     step = step_of(fxcheck.instrument(small_cnn(), (x,)), x)
     assert step.verdict == "certified" and all(s.nontrivial == 0 for s in step.layers)
+
+
+def test_a_row_that_leaves_coordinates_out_keeps_all_rows_of_its_layer_from_moving_them() -> None:
+    """Found by fuzzing: position factors p enter both channels of a conv; one channel's rows came from autograd with p,
+    the other's in closed form without p, and were decided as if they were independent."""
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = nn.Parameter(torch.zeros(1, 1, 2, dtype=torch.float64))
+            self.conv = nn.Conv1d(1, 2, 1, bias=False).double()
+            with torch.no_grad():
+                self.conv.weight.copy_(torch.tensor([[[1.0]], [[-1.0]]]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = nn.functional.max_pool1d(self.conv(x + self.p), 2)
+            return y[:, 0].sum() + y[:, 1].sum()
+
+    x = torch.ones(1, 1, 2, dtype=torch.float64)
+    step = step_of(fxcheck.instrument(Net(), (x,)), x)
+    # max(p0, p1) + max(-p0, -p1) = |p0 - p1| + ..., and AD picks the same index for both: no direction of p does.
+    assert step.verdict == "uncertified"
