@@ -17,8 +17,9 @@ from fxcheck.scan.reference import Ties
 from fxcheck.scan.threads import pieces
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 20  # entries per thread
-_SHORT = 4  # with fewer outputs side by side in memory, most of each vector is idle
+_LEAST = 1 << 23  # entries per thread: beside PyTorch's spinning threads a second one gains nothing below that
+_SHORT = 8  # with fewer outputs side by side in memory, filling vectors costs more than it saves
+_MOST_TAPS = 64  # of a window that is scanned output by output
 _LANES = 8  # outputs side by side are filled up to a multiple of this
 
 
@@ -34,15 +35,18 @@ def ties(
     """As ``reference.ties``."""
     order = _shared_order(x, out) if x.dtype in FLOATS and x.dtype == out.dtype else None
     last = order is not None and order[-1] == 1
-    lines = None if last else _lines(windows)
-    side = x.shape[1] if last else out.shape[-1]
-    if order is None or side < _SHORT or not (last or lines) or not out.numel() or not x.numel():
+    small = not last and out.shape[-1] < _SHORT and windows.taps <= _MOST_TAPS
+    lines = None if last or small else _lines(windows)
+    if order is None or not (last or small or lines) or not out.numel() or not x.numel():
         return reference.ties(x, out, windows, skip, mixed, limit, floor)
     tensors = (flat(widened(x), order), flat(widened(out), order), _mask(mixed, out))
     # No value is at most NaN, so that all windows count.
     edge = reference.rounded((nan if floor is None else floor,), x.dtype)
     numbers = _like(reference.rounded(skip, x.dtype), tensors[0]), _like(edge, tensors[0])[0]
-    if lines is None:
+    if small:
+        scan = partial(_cells, (*tensors, (x.shape[1], prod(x.shape[2:])), windows.places, *numbers), limit)
+        total = x.shape[0] * x.shape[1]
+    elif lines is None:
         sizes = (x.shape[1], *[1] * (5 - x.ndim), *x.shape[2:])
         scan = partial(_pixels, (*tensors, sizes, *windows.three, *numbers), limit)
         total = x.shape[0] * prod(out.shape[2:-1])
@@ -59,6 +63,12 @@ def _planes(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: 
     from fxcheck.scan import tie_loops  # imports numba
 
     return tie_loops.planes(*tensors_and_numbers, first, last, limit)
+
+
+def _cells(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
+    from fxcheck.scan import tie_loops  # imports numba
+
+    return tie_loops.cells(*tensors_and_numbers, first, last, limit)
 
 
 def _pixels(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:

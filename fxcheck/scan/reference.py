@@ -147,16 +147,18 @@ def members(x: Tensor, out: Tensor, windows: Windows, listed: Tensor) -> Tensor:
         int64 (L, K), K the taps of a window: flat row-major indices into ``x``, -1 for padding and for cells below
         the maximum.
     """
-    sample, channel, *places = torch.unravel_index(listed, out.shape)
-    cells = (sample * x.shape[1] + channel)[:, None]
-    real = torch.ones_like(cells, dtype=torch.bool)
-    for table, place, size in zip(windows.tables, places, windows.size_in, strict=True):
-        rows = table.to(x.device)[place][:, None, :]
-        real = (real[:, :, None] & (rows >= 0)).flatten(1)
-        cells = (cells[:, :, None] * size + rows.clamp(min=0)).flatten(1)
-    values = torch.take(x.detach(), cells)
-    maxima = torch.take(out.detach(), listed)
+    cells = torch.from_numpy(windows.places).to(x.device)
+    plane, output = listed.div(len(cells), rounding_mode="floor"), listed % len(cells)
+    cells = cells[output]
+    real = cells >= 0
+    cells = cells.clamp(min=0) + plane[:, None] * prod(windows.size_in)
+    values, maxima = _entries(x.detach(), cells), _entries(out.detach(), listed)
     return cells.masked_fill(~real | (values != maxima[:, None]), -1)
+
+
+def _entries(x: Tensor, indices: Tensor) -> Tensor:
+    """Entries at flat row-major indices."""
+    return x.view(-1)[indices] if x.is_contiguous() else x[torch.unravel_index(indices, x.shape)]
 
 
 def rounded(values: Sequence[float], dtype: torch.dtype) -> list[float]:

@@ -163,5 +163,39 @@ def _pixels(x, out, mixed, sizes, deep, high, wide, skip, floor, first, last, li
     return tied, listed[: min(found, limit)], found, not wild
 
 
+def _cells(x, out, mixed, sizes, places, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
+    """Scan channels ``first`` to ``last`` (exclusive) of small images, one output after another.
+
+    ``places`` (outputs, taps) are the cells of each output within a channel, -1 for padding.
+    """
+    channels, plane_in = sizes
+    outputs, taps = places.shape
+    listed = np.empty(limit, np.int64)
+    tied, found, wild = 0, 0, False
+    for plane in range(first, last):
+        source, best = plane * plane_in, plane * outputs
+        position = plane // channels * outputs
+        for j in range(outputs):
+            value = out[best + j]
+            wild |= value - value != 0
+            count = 0
+            for k in range(taps):
+                cell = places[j, k]
+                count += cell >= 0 and x[source + cell] == value
+            if count < 2 or value <= floor:
+                continue
+            counts = True
+            for flat in skip:
+                counts &= value != flat
+            if counts:
+                tied += 1
+                if mixed[position + j] != 0:
+                    if found < limit:
+                        listed[found] = best + j
+                    found += 1
+    return tied, listed[: min(found, limit)], found, not wild
+
+
 planes = Kernel(_planes)
+cells = Kernel(_cells)
 pixels = Kernel(_pixels)

@@ -58,6 +58,16 @@ class Windows:
         return (*[np.zeros((1, 1), np.int64)] * (3 - len(self.tables)), *self.arrays)
 
     @cached_property
+    def places(self) -> Any:
+        """Per output the cells of its window within one channel, flat: int64 array (outputs, taps), -1 for padding."""
+        places = np.zeros((1, 1), np.int64)
+        for table, size in zip(self.arrays, self.size_in, strict=True):
+            below = places[:, None, :, None] * size + table[None, :, None, :]
+            real = (places >= 0)[:, None, :, None] & (table >= 0)[None, :, None, :]
+            places = np.where(real, below, -1).reshape(len(places) * len(table), -1)
+        return np.ascontiguousarray(places)
+
+    @cached_property
     def everything(self) -> bool:
         """Whether there is one window, over the whole input."""
         pairs = zip(self.tables, self.size_in, strict=True)

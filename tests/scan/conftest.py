@@ -10,13 +10,14 @@ from fxcheck import scan
 from fxcheck.scan import choice, compiled_ties, compiled_touches
 
 
-@pytest.fixture(params=["torch", "compiled"])
+@pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The scans by one path; the compiled one takes even what is too small to be worth it, in several threads."""
-    if request.param == "compiled" and not choice.available():
+    name, _, one_by_one = request.param.partition(", ")
+    if name == "compiled" and not choice.available():
         pytest.skip("numba is not installed")
-    monkeypatch.setattr(choice, "_chosen", request.param)
-    monkeypatch.setattr(compiled_ties, "_SHORT", 0)
+    monkeypatch.setattr(choice, "_chosen", name)
+    monkeypatch.setattr(compiled_ties, "_SHORT", 1 << 30 if one_by_one else 0)
     monkeypatch.setattr(compiled_ties, "_LEAST", 16)
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
     return scan

@@ -51,7 +51,7 @@ ACTIVATIONS = {"relu6": nn.ReLU6, "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Har
 PAPER_TOUCHES = {"relu6": "0", "hardtanh": "9.8", "hardsigmoid": "13.8"}
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of the pixels of MNIST."""
-KEY = ("activation", "seed")
+KEY = ("activation", "seed", "normalised")
 OUTPUT = DOCS / "paper-fully-connected.md"
 
 
