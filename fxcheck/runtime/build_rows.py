@@ -13,6 +13,7 @@ from fxcheck.records.checks import CheckPlan, GroupPlan
 from fxcheck.runtime.closed_rows import Patches, patches_of
 from fxcheck.runtime.gradients import Gradients, sign_of_maximum
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
+from fxcheck.runtime.origins import Origins
 from fxcheck.runtime.rows import Columns, Row, RowKind, Slot
 
 MOST_ROWS = 50_000
@@ -40,12 +41,16 @@ class RowBuilder:
         plan: the checks.
         tensors: parameters and buffers by name, for the sign of a normalisation's scale.
         gradients: autograd's derivatives of observed entries.
+        origins: tells entries apart by what they depend on.
     """
 
-    def __init__(self, plan: CheckPlan, tensors: Mapping[str, Tensor], gradients: Gradients) -> None:
+    def __init__(
+        self, plan: CheckPlan, tensors: Mapping[str, Tensor], gradients: Gradients, origins: Origins
+    ) -> None:
         self.plan = plan
         self.tensors = tensors
         self.gradients = gradients
+        self.origins = origins
         self.group = {g.index: g for g in plan.groups}
         self.built = Built()
 
@@ -149,6 +154,10 @@ class RowBuilder:
             return torch.zeros(len(chosen), dtype=torch.bool)
         left, right = place.reshape(2, -1).numpy()
         equal = self._equal_functions(source, patches, left, right) & comparable
+        same_values = comparable & ~equal & np.array((patches[left] == patches[right]).all((1, 2)))
+        for i in np.flatnonzero(same_values).tolist():
+            pair = patches[[left[i], right[i]]]
+            equal[i] = self.origins.have_equal_gradients(source, positions[i : i + 1], losers[i : i + 1], pair)
         form = source.source
         signs, slack, same_before = self._scales(source, channels, positions, losers)
         done = equal.copy()

@@ -30,7 +30,7 @@ from fxcheck.runtime.validate import validate
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
 _MOST_PROGRAMS = 16
-_MOST_GRADIENTS = 512
+_MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")

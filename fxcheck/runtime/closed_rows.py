@@ -57,26 +57,29 @@ class Patches:
         return self._convolved(operand, positions)
 
     def _convolved(self, operand: Tensor, positions: Tensor) -> np.ndarray | None:
-        size_in, size_out = tuple(operand.shape[2:]), tuple(self.result.shape[2:])
+        found = self.cells(positions)
+        if found is None:
+            return None
+        sample, cells, real = found
+        entries = operand.flatten(2).transpose(1, 2)[sample[:, None], cells]
+        entries = torch.where(real[..., None], entries, torch.zeros((), dtype=entries.dtype, device=entries.device))
+        return entries.transpose(1, 2).double().cpu().numpy()
+
+    def cells(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Where the operand is read under positions of the result, which is a convolution's.
+
+        Returns:
+            Samples (P,), flat spatial cells (P, taps) with 0 for padding, and which of them are real (P, taps); None
+            where the layout is not known.
+        """
+        size_in, size_out = tuple(self.operand.shape[2:]), tuple(self.result.shape[2:])
         windows = convolution_windows(self.source.arguments, self.source.kernel, size_in, size_out)
         if windows is None:
             return None
-        positions = positions.to(operand.device)
-        sample = positions.div(prod(size_out), rounding_mode="floor")
-        rest = positions % prod(size_out)
-        index: list[Tensor] = []
-        for table, size in zip(reversed(windows.tables), reversed(size_out), strict=True):
-            index.insert(0, table.to(operand.device)[rest % size])
-            rest = rest.div(size, rounding_mode="floor")
-        grids = [g.reshape(len(positions), *(-1 if i == d else 1 for i in range(len(index)))) for d, g in enumerate(index)]
-        real = torch.ones((), dtype=torch.bool, device=operand.device)
-        for g in grids:
-            real = real & (g >= 0)
-        lead = sample.reshape(-1, *(1 for _ in grids))
-        moved = operand.movedim(1, -1)
-        cells = moved[(lead, *(g.clamp(min=0) for g in grids))]
-        cells = torch.where(real[..., None], cells, torch.zeros((), dtype=cells.dtype, device=cells.device))
-        return cells.reshape(len(positions), -1, operand.shape[1]).transpose(1, 2).double().cpu().numpy()
+        positions = positions.to(self.operand.device)
+        plane = prod(size_out)
+        cells = torch.from_numpy(windows.places).to(positions.device)[positions % plane]
+        return positions.div(plane, rounding_mode="floor"), cells.clamp(min=0), cells >= 0
 
     def of_channel(self, patches: np.ndarray, channel: int) -> np.ndarray:
         """The part of patches (P, inputs, taps) that one channel's weight multiplies, flattened as the weight is."""

@@ -34,6 +34,8 @@ class Collector:
     observed: Observed = field(default_factory=Observed)
     waiting: list[tuple[Check, Tensor | None, Callable[[], None]]] = field(default_factory=list)
     """(check, whether anything was hit, how to look closer)."""
+    picks: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    """By graph node of a pool: the node of its operand, and AD's picks (B, C, *S_out)."""
     hits: dict[int, list[Tensor]] = field(default_factory=dict)
     """By unit: entries hit at the root, then at each guard."""
     seen: set[int] = field(default_factory=set)
@@ -140,6 +142,7 @@ class Collector:
 
     def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         x, maxima, picks = values[:3]
+        self.picks[check.node] = (check.operand, picks)
         if check.feeders:
             self._drop_losers(check, x, maxima)
         self._ties(

@@ -16,6 +16,7 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.observed import Count
+from fxcheck.runtime.origins import Origins
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns, Row, RowKind
 
@@ -80,7 +81,8 @@ class Session:
         observed = collector.finish()
         started = time.perf_counter()
         gradients = Gradients(program.trainable, most_gradients)
-        built = RowBuilder(program.plan, program.tensors, gradients).build(observed)
+        origins = Origins(collector.classes, collector.picks)
+        built = RowBuilder(program.plan, program.tensors, gradients, origins).build(observed)
         self.spend("rows", started)
         for sentence in (*observed.problems, *built.problems):
             self.problem(sentence)
