@@ -44,7 +44,7 @@ def ties(
     edge = reference.rounded((nan if floor is None else floor,), x.dtype)
     numbers = _like(reference.rounded(skip, x.dtype), tensors[0]), _like(edge, tensors[0])[0]
     if small:
-        scan = partial(_cells, (*tensors, (x.shape[1], prod(x.shape[2:])), windows.places, *numbers), limit)
+        scan = partial(_cells, (*tensors, (x.shape[1], prod(x.shape[2:])), *_filled(windows), *numbers), limit)
         total = x.shape[0] * x.shape[1]
     elif lines is None:
         sizes = (x.shape[1], *[1] * (5 - x.ndim), *x.shape[2:])
@@ -115,6 +115,15 @@ def _lines(windows: Windows) -> tuple[Any, tuple[int, ...]] | None:
     places = firsts % step * phase + margin + shifts
     starts = _line_numbers(windows)[:, :, None] * step * phase + places
     return starts.flatten(1).numpy().astype(np.uint64), (outputs, step, margin, phase, padded)
+
+
+@lru_cache(maxsize=1024)
+def _filled(windows: Windows) -> tuple[Any, Any]:
+    """The places of each output's cells, its first real one first and in the place of padding; and how much padding."""
+    ordered = -np.sort(-windows.places, axis=1)  # padding last
+    padding = (ordered < 0).sum(1)
+    filled = np.maximum(np.where(ordered < 0, ordered[:, :1], ordered), 0)  # 0 for a window of padding alone
+    return np.ascontiguousarray(filled.astype(np.uint64)), padding.astype(np.int32)
 
 
 def _line_numbers(windows: Windows) -> Tensor:

@@ -163,33 +163,33 @@ def _pixels(x, out, mixed, sizes, deep, high, wide, skip, floor, first, last, li
     return tied, listed[: min(found, limit)], found, not wild
 
 
-def _cells(x, out, mixed, sizes, places, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
+def _cells(x, out, mixed, sizes, places, padding, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
     """Scan channels ``first`` to ``last`` (exclusive) of small images, one output after another.
 
-    ``places`` (outputs, taps) are the cells of each output within a channel, -1 for padding.
+    ``places`` (outputs, taps) are the cells of each output within a channel; in the place of each of its ``padding``
+    (outputs,) taps the first cell stands again.
     """
     channels, plane_in = sizes
     outputs, taps = places.shape
     listed = np.empty(limit, np.int64)
     tied, found, wild = 0, 0, False
     for plane in range(first, last):
-        source, best = plane * plane_in, plane * outputs
-        position = plane // channels * outputs
-        for j in range(outputs):
+        source, best = np.uint64(plane * plane_in), np.uint64(plane * outputs)
+        for j in range(np.uint64(outputs)):
             value = out[best + j]
             wild |= value - value != 0
-            count = 0
-            for k in range(taps):
-                cell = places[j, k]
-                count += cell >= 0 and x[source + cell] == value
-            if count < 2 or value <= floor:
+            count = np.int32(0)
+            for k in range(np.uint64(taps)):
+                count += np.int32(x[source + places[j, k]] == value)
+            if count < 2:
                 continue
-            counts = True
+            count -= padding[j] * np.int32(x[source + places[j, np.uint64(0)]] == value)
+            counts = count >= 2 and not value <= floor
             for flat in skip:
                 counts &= value != flat
             if counts:
                 tied += 1
-                if mixed[position + j] != 0:
+                if mixed[plane // channels * outputs + np.int64(j)] != 0:
                     if found < limit:
                         listed[found] = best + j
                     found += 1
