@@ -220,3 +220,17 @@ def test_a_row_that_leaves_coordinates_out_keeps_all_rows_of_its_layer_from_movi
     step = step_of(fxcheck.instrument(Net(), (x,)), x)
     # max(p0, p1) + max(-p0, -p1) = |p0 - p1| + ..., and AD picks the same index for both: no direction of p does.
     assert step.verdict == "uncertified"
+
+
+def test_ties_between_pooled_values_of_one_origin_are_in_t_j() -> None:
+    """Two windows of the first pool with the same winner and other losers: other functions, the same AD gradient."""
+    model = nn.Sequential(
+        nn.Conv1d(1, 1, 1, bias=False), nn.MaxPool1d(2), nn.Conv1d(1, 1, 1, bias=False), nn.MaxPool1d(2)
+    ).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(1.0)
+    x = torch.tensor([[[2.0, 0.0, 2.0, 1.0]]], dtype=torch.float64)
+    step = step_of(fxcheck.instrument(model, (x,)), x)
+    last = step.layers[-1]
+    assert (step.verdict, last.ties, last.nontrivial, last.constraints) == ("certified", 1, 0, 0)
