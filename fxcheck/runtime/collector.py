@@ -17,7 +17,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import PositionClasses
-from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
+from fxcheck.runtime.ties_found import InnerPool, entries_that_win, ties_along, ties_in_windows
 
 
 @dataclass
@@ -142,12 +142,16 @@ class Collector:
 
     def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         x, maxima, picks = values[:3]
+        held = self.classes.facts.graph.nodes[check.operand]
+        inner = self.picks.get(held.arguments["self"].id if held.op == "fxcheck.getitem" else check.operand)
+        pool = None if inner is None else InnerPool(*inner)
         self.picks[check.node] = (check.operand, picks)
         if check.feeders:
             self._drop_losers(check, x, maxima)
         self._ties(
-            check, live, lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds)
-        )
+            check, live,
+            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds, pool),
+        )  # fmt: skip
 
     def _drop_losers(self, check: Check, x: Tensor, maxima: Tensor) -> None:
         """Touched entries that strictly lose every max, which is their only use, need no row (theory 4.11)."""

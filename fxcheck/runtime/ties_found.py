@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -26,6 +26,16 @@ _PREFIX_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
+class InnerPool:
+    """The pool whose result another pool reads: an entry there has the gradient of the entry that AD picked."""
+
+    operand: int
+    """Graph node that the inner pool reads."""
+    picks: Tensor
+    """AD's picks (B, C, *S), as the inner pool's result."""
+
+
+@dataclass(frozen=True, eq=False)
 class Found:
     """Pairs that classes do not prove equal, as flat row-major indices on the CPU."""
 
@@ -42,7 +52,7 @@ _NONE = torch.empty(0, dtype=torch.int64)
 
 def ties_in_windows(
     check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool],
-    seconds: dict[str, float],
+    seconds: dict[str, float], inner: InnerPool | None = None,
 ) -> Found:  # fmt: skip
     """Ties of a pooling operator.
 
@@ -54,6 +64,7 @@ def ties_in_windows(
         position_classes: proves that entries are equal functions.
         history: by check, whether the last forward had ties; updated.
         seconds: wall time spent on classes is moved from ``observation`` to ``classes``.
+        inner: the pool that the operand is the result of, if it is one.
     """
     n = _spatial(check.operator)
     if x.dim() == n + 1:
@@ -76,7 +87,8 @@ def ties_in_windows(
     plane = prod(x.shape[2:])
     chosen = picks.reshape(-1)[found.listed] + found.listed.div(prod(maxima.shape[2:]), rounding_mode="floor") * plane
     pairs = _pairs(cells, chosen, found.listed)
-    return _unequal(pairs, x, known, found.tied, found.truncated, found.finite)
+    left = _unequal(pairs, x, known, found.tied, found.truncated, found.finite)
+    return left if inner is None else _of_other_origin(left, x, inner, position_classes)
 
 
 def _classes(
@@ -111,6 +123,23 @@ def _unequal(
         keep = (a != b).any(0)
         winners, losers, outputs = winners[keep], losers[keep], outputs[keep]
     return Found(winners.cpu(), losers.cpu(), outputs.cpu(), tied, truncated, finite)
+
+
+def _of_other_origin(found: Found, x: Tensor, inner: InnerPool, position_classes: PositionClasses) -> Found:
+    """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
+    if inner.picks.numel() != x.numel() or not found.winners.numel():
+        return found
+    picks, plane = inner.picks.reshape(-1).cpu(), prod(x.shape[2:])
+    one, other = picks[found.winners], picks[found.losers]
+    differ = one != other
+    known = position_classes.of(inner.operand)
+    if known is not None:
+        sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
+        flat = known.flatten(2).cpu()
+        differ &= (flat[:, sample, one] != flat[:, sample, other]).any(0)
+    return replace(
+        found, winners=found.winners[differ], losers=found.losers[differ], outputs=found.outputs[differ]
+    )  # fmt: skip
 
 
 def _position(entries: Tensor, x: Tensor) -> Tensor:

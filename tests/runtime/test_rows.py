@@ -234,3 +234,13 @@ def test_ties_between_pooled_values_of_one_origin_are_in_t_j() -> None:
     step = step_of(fxcheck.instrument(model, (x,)), x)
     last = step.layers[-1]
     assert (step.verdict, last.ties, last.nontrivial, last.constraints) == ("certified", 1, 0, 0)
+
+
+def test_a_pool_over_a_pool_ties_where_neighbours_share_their_winner() -> None:
+    """As in Inception blocks: overlapping windows have one winner, so their maxima are one function."""
+    model = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.MaxPool1d(3, 1), nn.MaxPool1d(3, 1)).double()
+    nn.init.ones_(model[0].weight)
+    x = torch.tensor([[[0.0, 1.0, 5.0, 2.0, 1.0]]], dtype=torch.float64)
+    step = step_of(fxcheck.instrument(model, (x,)), x)
+    assert step.verdict == "certified" and sum(s.ties for s in step.layers) == 1
+    assert sum(s.nontrivial for s in step.layers) == 0
