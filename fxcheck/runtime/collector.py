@@ -16,8 +16,8 @@ from fxcheck.errors import NonFiniteError
 from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
-from fxcheck.runtime.position_classes import PositionClasses
-from fxcheck.runtime.ties_found import InnerPool, entries_that_win, ties_along, ties_in_windows
+from fxcheck.runtime.position_classes import Picks, PositionClasses
+from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
 
 
 @dataclass
@@ -34,8 +34,6 @@ class Collector:
     observed: Observed = field(default_factory=Observed)
     waiting: list[tuple[Check, Tensor | None, Callable[[], None]]] = field(default_factory=list)
     """(check, whether anything was hit, how to look closer)."""
-    picks: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
-    """By graph node of a pool: the node of its operand, and AD's picks (B, C, *S_out)."""
     hits: dict[int, list[Tensor]] = field(default_factory=dict)
     """By unit: entries hit at the root, then at each guard."""
     seen: set[int] = field(default_factory=set)
@@ -142,15 +140,13 @@ class Collector:
 
     def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         x, maxima, picks = values[:3]
-        held = self.classes.facts.graph.nodes[check.operand]
-        inner = self.picks.get(held.arguments["self"].id if held.op == "fxcheck.getitem" else check.operand)
-        pool = None if inner is None else InnerPool(*inner)
-        self.picks[check.node] = (check.operand, picks)
+        inner = self.classes.picks_behind(check.operand)
+        self.classes.picks[check.node] = Picks(check.operand, picks)
         if check.feeders:
             self._drop_losers(check, x, maxima)
         self._ties(
             check, live,
-            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds, pool),
+            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds, inner),
         )  # fmt: skip
 
     def _drop_losers(self, check: Check, x: Tensor, maxima: Tensor) -> None:

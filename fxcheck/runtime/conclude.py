@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 
 from fxcheck.records.certificate import Block as CertificateBlock
 from fxcheck.records.certificate import Certificate
-from fxcheck.records.checks import CheckKind
+from fxcheck.records.checks import Check, CheckKind
 from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
 from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block
 from fxcheck.runtime.decide import Decided
 from fxcheck.runtime.observed import Count
 from fxcheck.runtime.program import Program
+from fxcheck.runtime.rows import Columns
 from fxcheck.runtime.session import Session
 
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
@@ -120,8 +122,8 @@ def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
     return tuple(found)
 
 
-def _checks_by_layer(program: Program) -> dict[tuple[int, str], list]:  # type: ignore[type-arg]
-    found: dict[tuple[int, str], list] = {}  # type: ignore[type-arg]
+def _checks_by_layer(program: Program) -> dict[tuple[int, str], list[Check]]:
+    found: dict[tuple[int, str], list[Check]] = {}
     for check in program.plan.checks:
         if check.kind is not CheckKind.GUARD:
             found.setdefault((check.group, check.layer), []).append(check)
@@ -143,7 +145,7 @@ def _verdict(
 # The certificate -------------------------------------------------------------------------------
 
 
-def _certificate_maker(session: Session, program: Program, step: StepResult):  # type: ignore[no-untyped-def]
+def _certificate_maker(session: Session, program: Program, step: StepResult) -> Callable[[], Certificate]:
     decided = session.decided or Decided()
     digest = session.digest()
 
@@ -169,7 +171,7 @@ def _feasibility_block(block: Block, decision: Decision) -> CertificateBlock:
     )  # fmt: skip
 
 
-def _independence_block(columns, inverse: np.ndarray) -> CertificateBlock:  # type: ignore[no-untyped-def]
+def _independence_block(columns: Columns, inverse: np.ndarray) -> CertificateBlock:
     name, index = columns.neuron
     matrix = np.ascontiguousarray(columns.matrix.T)
     return CertificateBlock(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,6 @@ class Origins:
     """
 
     classes: PositionClasses
-    picks: Mapping[int, tuple[int, Tensor]]
-    """By graph node of a pool: the node of its operand, and AD's picks (B, C, *S_out)."""
 
     def have_equal_gradients(self, source: Patches, one: Tensor, other: Tensor, patches: np.ndarray) -> bool:
         """Compare two positions of a convolution's result whose patches hold equal values.
@@ -56,17 +53,12 @@ class Origins:
         if found is None:
             return None
         sample, cells, real = (v[0] for v in found)
-        node, picks = self.picks.get(self._pool_of(source.source.operand), (source.source.operand, None))
-        known = self.classes.of(node)
+        pool = self.classes.picks_behind(source.source.operand)
+        known = self.classes.of(source.source.operand if pool is None else pool.operand)
         if known is None:
             return None
-        places = cells[:, None] if picks is None else picks[sample].flatten(1)[:, cells].T
+        places = cells[:, None] if pool is None else pool.chosen[sample].flatten(1)[:, cells].T
         if known.flatten(2).shape[2] <= int(places.max()):
             return None
         labels = known.flatten(2)[:, sample][:, places]
         return labels.masked_fill(~real[None, :, None], -1)
-
-    def _pool_of(self, node: int) -> int:
-        """The node itself, or the one whose first result it is."""
-        held = self.classes.facts.graph.nodes[node]
-        return held.arguments["self"].id if held.op == "fxcheck.getitem" and held.arguments["index"] == 0 else node

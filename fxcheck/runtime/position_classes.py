@@ -26,6 +26,16 @@ _RANDOM = ("dropout", "rrelu", "feature_dropout", "alpha_dropout", "feature_alph
 _SAME_POSITIONS = ("clone", "contiguous", "to", "_to_copy", "alias", "detach")
 
 
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """AD's choices in one pool: an entry of its result has the gradient of the entry that AD picked."""
+
+    operand: int
+    """Graph node that the pool reads."""
+    chosen: Tensor
+    """Index into the flattened spatial dimensions of the operand, shaped as the result."""
+
+
 @dataclass
 class PositionClasses:
     """Class maps of one forward, computed when they are asked for."""
@@ -34,6 +44,14 @@ class PositionClasses:
     inputs: Mapping[str, Tensor]
     """The forward's inputs by the name of their placeholder."""
     found: dict[int, Tensor | None] = field(default_factory=dict)
+    picks: dict[int, Picks] = field(default_factory=dict)
+    """Of the pools that have run, by graph node."""
+
+    def picks_behind(self, node: int) -> Picks | None:
+        """The picks of the pool that a node is, or is the first result of; None where it is none that has run."""
+        held = self.facts.graph.nodes[node]
+        is_first = held.op == "fxcheck.getitem" and held.arguments["index"] == 0
+        return self.picks.get(held.arguments["self"].id if is_first else node)
 
     def of(self, node: int) -> Tensor | None:
         """The class map (2, B, *spatial) of a graph node of shape (B, C, *spatial); None where none is known."""

@@ -29,7 +29,6 @@ class Program:
     study: Study
     plan: CheckPlan
     module: fx.GraphModule
-    seen: Tensor
     inputs: Inputs
     """Of the example arguments."""
     dynamic: tuple[bool, ...]
@@ -73,7 +72,7 @@ class Program:
 
 def build_program(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss: Callable[..., Any] | None = None,
-    target: Any = None, mode: str = "keep", batch_size: int | None = None,
+    target: Any = None, batch_size: int | None = None,
     wrt: Collection[nn.Parameter] | None = None, modules: tuple[Any, ...] = (),
 ) -> Program:  # fmt: skip
     """Capture, analyse, plan and rewrite.
@@ -84,7 +83,6 @@ def build_program(
         kwargs: example keyword inputs.
         loss: makes the loss part of the program.
         target: example target of the loss.
-        mode: as for ``capture``.
         batch_size: 1 asks for T1.
         wrt: the parameters that the step updates; None for all with requires_grad.
         modules: the state of the modules that the program will hold for.
@@ -92,11 +90,11 @@ def build_program(
     Raises:
         CaptureError: the model cannot be captured for these inputs.
     """
-    captured = capture(model, args, kwargs, mode=mode, loss=loss, target=target)
+    captured = capture(model, args, kwargs, mode="keep", loss=loss, target=target)
     found = study(captured, Measured(), wrt=wrt, batch_size=batch_size)
     fallback = classify(found.structured, None) if found.classified.theorem == "T1" else None
     plan = plan_checks(found.facts, found.structured, found.classified, fallback)
-    module, seen = insert_checks(captured.program, plan, found.graph, found.sources)
+    module, _ = insert_checks(captured.program, plan, found.graph, found.sources)
     call = (args, kwargs) if loss is None else loss_arguments(args, kwargs, target)
     inputs, _ = Inputs.of(*call)
     prefix = captured.strip_prefix
@@ -104,7 +102,7 @@ def build_program(
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
     return Program(
-        captured, found, plan, module, seen, inputs, _dynamic(captured, len(inputs.leaves)),
+        captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, modules, names,
     )  # fmt: skip
 

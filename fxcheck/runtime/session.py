@@ -81,7 +81,7 @@ class Session:
         observed = collector.finish()
         started = time.perf_counter()
         gradients = Gradients(program.trainable, most_gradients)
-        origins = Origins(collector.classes, collector.picks)
+        origins = Origins(collector.classes)
         built = RowBuilder(program.plan, program.tensors, gradients, origins).build(observed)
         self.spend("rows", started)
         for sentence in (*observed.problems, *built.problems):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fxcheck import scan
 from fxcheck.records.checks import Check
-from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.position_classes import Picks, PositionClasses
 from fxcheck.runtime.windows_of import pooling_windows
 from fxcheck.scan import Windows
 
@@ -23,16 +23,6 @@ _FEW = 4_096
 """Tied windows that are looked at one by one; with more, classes are computed before they are listed."""
 _PREFIX_LIMIT = 1 << 26
 """Comparisons that ties of cummax may cost."""
-
-
-@dataclass(frozen=True, eq=False)
-class InnerPool:
-    """The pool whose result another pool reads: an entry there has the gradient of the entry that AD picked."""
-
-    operand: int
-    """Graph node that the inner pool reads."""
-    picks: Tensor
-    """AD's picks (B, C, *S), as the inner pool's result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +42,7 @@ _NONE = torch.empty(0, dtype=torch.int64)
 
 def ties_in_windows(
     check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool],
-    seconds: dict[str, float], inner: InnerPool | None = None,
+    seconds: dict[str, float], inner: Picks | None = None,
 ) -> Found:  # fmt: skip
     """Ties of a pooling operator.
 
@@ -64,7 +54,7 @@ def ties_in_windows(
         position_classes: proves that entries are equal functions.
         history: by check, whether the last forward had ties; updated.
         seconds: wall time spent on classes is moved from ``observation`` to ``classes``.
-        inner: the pool that the operand is the result of, if it is one.
+        inner: of the pool that the operand is the result of, if it is one.
     """
     n = _spatial(check.operator)
     if x.dim() == n + 1:
@@ -125,11 +115,11 @@ def _unequal(
     return Found(winners.cpu(), losers.cpu(), outputs.cpu(), tied, truncated, finite)
 
 
-def _of_other_origin(found: Found, x: Tensor, inner: InnerPool, position_classes: PositionClasses) -> Found:
+def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: PositionClasses) -> Found:
     """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
-    if inner.picks.numel() != x.numel() or not found.winners.numel():
+    if inner.chosen.numel() != x.numel() or not found.winners.numel():
         return found
-    picks, plane = inner.picks.reshape(-1).cpu(), prod(x.shape[2:])
+    picks, plane = inner.chosen.reshape(-1).cpu(), prod(x.shape[2:])
     one, other = picks[found.winners], picks[found.losers]
     differ = one != other
     known = position_classes.of(inner.operand)
