@@ -1,0 +1,19 @@
+"""Seeded families of tiny networks that hit kinks and ties exactly; importing the package registers them all."""
+
+from tests.soundness.families import (
+    activations,
+    connected,
+    criteria,
+    maxima,
+    normalised,
+    numbers,
+    stacks,
+    structures,
+    traps,
+    windows,
+)
+from tests.soundness.families.plan import Net, Plan, Point, Step, loss_of, short
+from tests.soundness.families.registry import FAMILIES, Family
+
+__all__ = ["FAMILIES", "Family", "Net", "Plan", "Point", "Step", "loss_of", "short"]
+_THEMES = (activations, connected, criteria, maxima, normalised, numbers, stacks, structures, traps, windows)

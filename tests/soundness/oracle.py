@@ -1,0 +1,264 @@
+"""A judge of gradients that knows no theorem: is what backward returns in the Clarke subdifferential?
+
+It looks at gradients nearby, at the exact pieces of the function around the point where the program is rational, and
+at nothing else; whether a nearby gradient is a derivative at all is measured by differences of values.
+
+``python -m tests.soundness.oracle FILE.py[:NAME]`` judges a file that defines ``parameters`` and ``value`` (or NAME, an
+object or a function without arguments that gives such a pair). The exit status is 0, or 2 for a bad input.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from tests.soundness.exact import Pieces, pieces_of
+from tests.soundness.sampled import NEAR, Landscape, Sample, directions, nearest, scale
+
+CLEAR = 1e-3
+"""Relative distance to the hull of all that was found beyond which a gradient is outside."""
+_FIRST = 10
+_ROUNDS = 12
+
+
+class Verdict(StrEnum):
+    """What is known about backward's gradient at a point."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+    UNSURE = "unsure"
+    NOT_AD = "not AD"
+    NOT_LIPSCHITZ = "not Lipschitz"
+    ROUNDING = "rounding"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, how far outside (relative to the gradients' size), who gave it, and a phrase about it."""
+
+    verdict: Verdict
+    distance: float = 0.0
+    by: str = "sampled"
+    note: str = ""
+
+
+def judge(
+    parameters: Sequence[Tensor], value: Callable[[], Tensor], *, seed: int = 0, hints: Sequence[np.ndarray] = (),
+    exact: bool = True, most: int = 400,
+) -> Judgement:  # fmt: skip
+    """Judge what backward returns for a scalar at the current parameters.
+
+    Args:
+        parameters: leaf tensors, the coordinates of w; left as they were.
+        value: computes the deterministic scalar from them, in however many forwards.
+        seed: of the directions.
+        hints: directions to try among others; only where they lead counts, not who proposed them.
+        exact: whether to enumerate the exact pieces where sampling does not settle it.
+        most: random directions before the directed search; half of them after the pieces declined.
+
+    Returns:
+        INSIDE: in the hull of gradients nearby that are derivatives. OUTSIDE: clearly not in the hull of all there are.
+        ROUNDING: outside, but computed touches, ties or sides are not the exact ones.
+    """
+    return _Trial(Landscape(parameters, value), np.random.default_rng(seed), hints).judgement(exact, most)
+
+
+class _Trial:
+    """What is known so far about one gradient."""
+
+    def __init__(self, landscape: Landscape, random: np.random.Generator, hints: Sequence[np.ndarray]) -> None:
+        self.land, self.random = landscape, random
+        self.found = landscape.here()
+        self.start = landscape.at(np.zeros(landscape.total)) if landscape.low else self.found
+        self.nearby: list[Sample] = []
+        self.fresh: list[Sample] = []
+        self.offsets = directions(landscape.sizes, random, hints)
+        self.pieces: Pieces | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the exact pieces are all there are."""
+        return self.pieces is not None and self.pieces.complete
+
+    def judgement(self, exact: bool, most: int) -> Judgement:
+        if not self.found.finite:
+            return Judgement(Verdict.NOT_LIPSCHITZ, note="the gradient or the value is not finite")
+        if self.land.total == 0:
+            return Judgement(Verdict.INSIDE, note="no parameters")
+        return (
+            self._both_ways()
+            or self._random(_FIRST)
+            or self._in_hull()
+            or (exact and self._exact(150, 0.25))
+            or self._random(40 if self.complete else most)
+            or self._in_hull()
+            or self._directed()
+            or (self.pieces is not None and not self.complete and self._exact(4000, 4.0))
+            or self._give_up()
+        )
+
+    def _both_ways(self) -> Judgement | None:
+        """One generic line through the point: it crosses every hyperplane, so it shows jumps and wrong backwards."""
+        v = next(self.offsets)
+        return next(filter(None, [self._look(v), self._look(-v)]), None) or self._settled()
+
+    def _random(self, most: int) -> Judgement | None:
+        for v in islice(self.offsets, most):
+            if judgement := self._look(v) or self._settled():
+                return judgement
+        return None
+
+    def _look(self, offset: np.ndarray) -> Judgement | None:
+        """Add the gradient at an offset if it is a derivative of the piece that the ray runs in."""
+        sample = self.land.at(offset)
+        if not sample.finite:
+            return None
+        if self.land.along_the_ray(self.start, sample):
+            self.fresh.append(sample)
+            self.nearby += [sample] * sample.short
+            return None
+        if not sample.short:
+            return None
+        if self.land.steepens(offset / NEAR, self.start):
+            return Judgement(Verdict.NOT_LIPSCHITZ, note="difference quotients at the point grow without bound")
+        along = self.random.standard_normal(self.land.total)
+        if self.land.differs(sample, along, 1e-3 * NEAR) and self.land.differs(sample, along, 1e-4 * NEAR):
+            return Judgement(Verdict.NOT_AD, note="backward contradicts differences of values at a generic point")
+        return None
+
+    def _settled(self) -> Judgement | None:
+        """Whether the last samples include backward's gradient."""
+        fresh, self.fresh = self.fresh, []
+        for sample in fresh:
+            gap = np.abs(sample.gradient - self.found.gradient).max(initial=0.0)
+            if gap <= self.land.equal * scale(self.found, sample) and self._is_derivative(sample):
+                return Judgement(Verdict.INSIDE, note="a gradient nearby")
+        return None
+
+    def _is_derivative(self, sample: Sample) -> bool:
+        if sample in self.nearby[:2]:
+            return True  # isotropic
+        along = self.random.standard_normal(self.land.total)
+        return not self.land.differs(sample, along, 1e-3 * NEAR) or not self.land.differs(sample, -along, 1e-4 * NEAR)
+
+    def _size(self) -> float:
+        return scale(self.found, *self.nearby)
+
+    def _vertices(self, possible: bool) -> np.ndarray:
+        """Distinct gradients: sampled, and of pieces (proved ones, or all)."""
+        rows = [s.gradient for s in self.nearby]
+        if self.pieces is not None:
+            rows += [*self.pieces.proved, *(self.pieces.possible if possible else ())]
+        unique = np.unique(np.round(np.stack(rows), 9), axis=0) if rows else np.zeros((0, self.land.total))
+        return unique
+
+    def _gap(self, possible: bool = False) -> tuple[float, np.ndarray]:
+        """Relative distance to the hull, and the vector from there to backward's gradient."""
+        vertices = self._vertices(possible)
+        if not len(vertices):
+            return float("inf"), self.found.gradient
+        out = self.found.gradient - nearest(self.found.gradient, vertices) @ vertices
+        return float(np.linalg.norm(out)) / self._size(), out
+
+    def _in_hull(self) -> Judgement | None:
+        if self._gap()[0] > self.land.equal:
+            return None
+        by = "sampled" if self.pieces is None else "exact"
+        return Judgement(Verdict.INSIDE, by=by, note="in the hull of gradients nearby")
+
+    def _exact(self, branches: int, seconds: float) -> Judgement | None:
+        self.pieces = pieces_of(self.land.parameters, self.land.value, branches=branches, seconds=seconds)
+        if self.pieces is None:
+            return None
+        if inside := self._in_hull():
+            return inside
+        distance = self._gap(possible=True)[0]
+        if self.complete and distance > CLEAR:
+            return self._outside(distance, "exact", f"{len(self.pieces.proved)} exact gradients")
+        return self._along_curves() or self._in_hull()
+
+    def _along_curves(self) -> Judgement | None:
+        """Promote the pieces that curves reach."""
+        for offset in self.pieces.curves(self.random, 1e3 * NEAR):
+            if judgement := self._look(offset):
+                return judgement
+            for sample in self.fresh:
+                self.pieces.promote(sample.gradient, 0.02 * self._size())
+            self.fresh = []
+        return None
+
+    def _outside(self, distance: float, by: str, note: str) -> Judgement:
+        if self.pieces is not None and self.pieces.rounded:
+            return Judgement(Verdict.ROUNDING, distance, by, "computed touches, ties or sides are not the exact ones")
+        low = self.land.low and np.abs(self.start.gradient - self.found.gradient).max(initial=0.0)
+        if self.pieces is None and low > self.land.equal * self._size():
+            return Judgement(Verdict.ROUNDING, distance, by, "float64 takes other sides at the same weights")
+        return Judgement(Verdict.OUTSIDE, distance, by, note)
+
+    def _directed(self) -> Judgement | None:
+        """Look beyond the face of the hull that separates backward's gradient from it."""
+        for _ in range(_ROUNDS):
+            out = self._gap()[1]
+            out = out / (np.linalg.norm(out) + 1e-300)
+            best = sorted(self.nearby, key=lambda s: -float(s.gradient @ out))[:3]
+            starts = [out, -out, *(s.offset / np.linalg.norm(s.offset) for s in best)]
+            for _ in range(4):
+                for v in starts:
+                    noise = self.random.standard_normal(len(out)) * 10.0 ** self.random.uniform(-4, 0.5)
+                    if judgement := self._look(NEAR * (v + noise)) or self._settled():
+                        return judgement
+            if inside := self._in_hull():
+                return inside
+        return None
+
+    def _give_up(self) -> Judgement:
+        distance = self._gap()[0]
+        if distance <= CLEAR or not self.nearby or (self.pieces is not None and not self.complete):
+            return Judgement(Verdict.UNSURE, note="neither found nearby nor clearly apart")
+        what = (
+            f"{len(self.nearby)} gradients nearby" if self.pieces is None else "no curve reaches what might contain it"
+        )
+        return self._outside(distance, "sampled", what)
+
+
+def _loaded(target: str) -> tuple[Sequence[Tensor], Callable[[], Tensor]]:
+    path, _, name = target.partition(":")
+    names = runpy.run_path(path)
+    if not name:
+        return names["parameters"], names["value"]
+    pair = names[name]
+    parameters, value = pair() if callable(pair) else pair
+    return parameters, value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge the scalar of a file and print the judgement.
+
+    Args:
+        arguments: one, ``FILE.py`` or ``FILE.py:NAME``.
+
+    Returns:
+        The exit status: 0, or 2 for a bad input.
+    """
+    if len(arguments) != 1:
+        print("usage: python -m tests.soundness.oracle FILE.py[:NAME]", file=sys.stderr)
+        return 2
+    try:
+        parameters, value = _loaded(arguments[0])
+        judgement = judge(list(parameters), value)
+    except Exception as error:
+        print(f"cannot judge {arguments[0]}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(f"{judgement.verdict} (distance {judgement.distance:.3g}, {judgement.by}): {judgement.note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

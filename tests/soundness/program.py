@@ -1,0 +1,115 @@
+"""One evaluation of a scalar as a list of ATen calls, to be interpreted again in other arithmetics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+_LOW = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Declined(Exception):
+    """The program is outside what an interpreter reads."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One ATen call: what ran, on which tensors, and the tensors that it returned."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+    @property
+    def name(self) -> str:
+        """Without namespace and overload, as ``relu``."""
+        return self.function._schema.name.removeprefix("aten::")
+
+    @property
+    def mutates(self) -> bool:
+        return self.function._schema.is_mutable and self.name not in _STATISTICS
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The arguments that are tensors."""
+        return (a for a in tree_iter((self.args, self.kwargs)) if isinstance(a, Tensor))
+
+
+_STATISTICS = {"native_batch_norm", "_native_batch_norm_legit"}
+"""They change running statistics only, which no derivative sees."""
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.calls.append(Call(function, args, kwargs or {}, result))
+        return result
+
+
+@dataclass(frozen=True)
+class Program:
+    """The calls between the parameters and the scalar; tensors are told apart by identity and kept alive here."""
+
+    parameters: tuple[Tensor, ...]
+    calls: tuple[Call, ...]
+    output: Tensor
+
+    def lifted(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The scalar in float64 with other values of the parameters, differentiable by ``leaves``.
+
+        Args:
+            leaves: float64 tensors in the place of the parameters; constants keep their stored values.
+
+        Returns:
+            The scalar; decisions that Python took while recording are not taken again.
+        """
+        env: dict[int, Any] = {id(p): leaf for p, leaf in zip(self.parameters, leaves, strict=True)}
+        for call in self.calls:
+            if not any(id(t) in env for t in call.tensors()):
+                continue
+            args, kwargs = tree_map(lambda a: _raised(a, env), (call.args, call.kwargs))
+            if call.name == "_to_copy":
+                args, kwargs = args[:1], {"dtype": kwargs.get("dtype") or args[0].dtype}
+            bind(env, call.result, call.function(*args, **kwargs))
+        return env.get(id(self.output), self.output.double())
+
+
+def _raised(a: Any, env: dict[int, Any]) -> Any:
+    if isinstance(a, Tensor):
+        return env[id(a)] if id(a) in env else a.double() if a.dtype in _LOW else a
+    return torch.float64 if isinstance(a, torch.dtype) and a in _LOW else a
+
+
+def bind(env: dict[int, Any], recorded: Any, values: Any) -> None:
+    """Put a call's results into an environment under the identities of the recorded ones."""
+    if isinstance(recorded, Tensor):
+        env[id(recorded)] = values
+        return
+    for tensor, value in zip(recorded, values, strict=True):
+        if isinstance(tensor, Tensor):
+            env[id(tensor)] = value
+
+
+def record(parameters: Sequence[Tensor], value: Callable[[], Tensor]) -> Program:
+    """Run ``value`` once and keep its ATen calls.
+
+    Args:
+        parameters: the leaves that the scalar depends on.
+        value: computes the scalar.
+
+    Returns:
+        The program, calls in the order of execution.
+    """
+    with _Recorder() as recorder, torch.enable_grad():
+        output = value()
+    return Program(tuple(parameters), tuple(recorder.calls), output)

@@ -1,0 +1,243 @@
+"""The laboratory finds nothing unsound in a fixed slice of all families, and would find what is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fxcheck.runtime import conclude
+from tests.soundness.families import FAMILIES, Net, Plan, Point, Step
+from tests.soundness.families.points import point_of
+from tests.soundness.laboratory import CRASHED, REFUSED, CaseRecord, outcome, run_network
+from tests.soundness.shrink import shrink, source_of_test
+from tests.soundness.tally import Tally
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS, TRIALS = range(1), 4
+WRONG_SOMEWHERE = (
+    "lemma 2", "lemma 7", "proxies 0 and 1", "two halves apart", "discharged and joint", "opposite maxes", "crelu",
+    "touched twice",
+)  # fmt: skip
+"""Traps that backward falls into in the slice, so that it has something to find."""
+LEMMA_2 = Plan(
+    ((3, 2),),
+    (
+        Step("v0", "linear", ("x0",), (2, False)),
+        Step("v1", "relu", ("v0",)),
+        Step("v2", "linear", ("v1",), (2, True)),
+        Step("v3", "tanh", ("v2",)),
+    ),
+    forwards=2,
+)
+LEMMA_2_AT_0 = Point(
+    {"v0.weight": [[0, 0], [0, 0]], "v2.weight": [[1, 0], [0, 1]], "v2.bias": [0, 0]},
+    (([[1, 0], [-1, 0], [0, 1]],), ([[1, 0], [0, 1], [-1, 1]],)),
+    ([[1, 2], [-1, 0], [2, 1]], [[0, 0], [1, 0], [0, 0]]),
+)
+"""relu(w) - relu(-w) in one forward, among other samples, outputs and layers."""
+
+
+@pytest.fixture(scope="module")
+def slice_of_all() -> Tally:
+    """The fixed slice: a few networks of every family."""
+    tally = Tally()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in FAMILIES:
+        for seed in SEEDS:
+            tally.add(run_network(name, seed, TRIALS))
+    torch.set_num_threads(threads)
+    return tally
+
+
+def _told(records: list[CaseRecord]) -> str:
+    return "\n".join(
+        f"{r.family} {r.seed} {r.trial}: {r.verdict} {r.path} {r.reason} {r.oracle} {r.text}" for r in records
+    )
+
+
+# The claim ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_nothing_that_is_certified_is_wrong_and_nothing_crashes(slice_of_all: Tally) -> None:
+    assert not slice_of_all.failures, _told(slice_of_all.failures)
+
+
+@pytest.mark.slow
+def test_the_oracle_does_not_contradict_itself(slice_of_all: Tally) -> None:
+    assert not slice_of_all.contradictions, _told(slice_of_all.contradictions)
+
+
+@pytest.mark.slow
+def test_the_slice_takes_every_path_of_the_checker(slice_of_all: Tally) -> None:
+    words = {word for word, _ in slice_of_all.paths}
+    wanted = {"static smooth", "static T4", "static T6", "T1", "T5", "Algorithm 1", "Algorithm 2", "closed form",
+              "rows by backward", "T_j", "T_j by backward", "frozen", "pre-check"}  # fmt: skip
+    assert wanted <= words, wanted - words
+
+
+@pytest.mark.slow
+def test_families_hit_kinks_and_ties(slice_of_all: Tally) -> None:
+    """The steps of a family that are looked at touch and tie exactly, if not in the slice then in the next networks."""
+    idle = [n for n in FAMILIES if not slice_of_all.hits[n] and slice_of_all.count(n, oracle="")]
+    assert len(idle) < 20
+    assert not [n for n in idle if not _first(n, range(1, 8), lambda tally, n=n: tally.hits[n])]
+
+
+def _first(name: str, seeds: range, found: Callable[[Tally], int]) -> bool:
+    """Whether a count becomes positive within a few networks."""
+    tally = Tally()
+    for seed in seeds:
+        tally.add(run_network(name, seed, 7))
+        if found(tally):
+            return not tally.failures
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trap", WRONG_SOMEWHERE)
+def test_a_trap_is_one(trap: str) -> None:
+    name = f"trap:{trap}"
+    assert _first(name, range(12), lambda tally: tally.wrong(name))
+
+
+@pytest.mark.slow
+def test_what_must_be_refused_is(slice_of_all: Tally) -> None:
+    taken = [n for n, f in FAMILIES.items() if f.refused and slice_of_all.count(n) != slice_of_all.count(n, REFUSED)]
+    assert not taken, taken
+
+
+# Families ----------------------------------------------------------------------------------------
+
+
+def test_there_are_many_families_and_their_networks_are_distinct_small_and_always_the_same() -> None:
+    assert len(FAMILIES) >= 40
+    for name, family in FAMILIES.items():
+        plans = [family.plan(seed) for seed in range(10)]
+        assert plans == [family.plan(seed) for seed in range(10)], name
+        assert len({repr(p) for p in plans}) >= 4, name
+        for plan in plans:
+            assert eval(repr(plan), {"Plan": Plan, "Step": Step}) == plan
+            assert 0 < sum(p.numel() for _, p in Net(plan).trained()) <= 40, name
+
+
+def test_a_point_is_always_the_same_and_made_of_small_integers() -> None:
+    net = Net(FAMILIES["stack:signal"].plan(3))
+    assert point_of(net, 5) == point_of(net, 5) != point_of(net, 6)
+    net.load(point_of(net, 5))
+    assert all(p.equal(p.round()) and p.abs().max() <= 3 for p in net.parameters())
+
+
+# The laboratory ----------------------------------------------------------------------------------
+
+
+def test_records_of_a_network_are_the_same_in_another_process() -> None:
+    here = run_network("pool:1d", 1, 3)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(run_network, "pool:1d", 1, 3).result()
+    assert here == there
+
+
+def test_tallies_add_up() -> None:
+    both, parts = Tally(), [Tally(), Tally()]
+    for i, name in enumerate(("act:relu", "trap:lemma 7")):
+        records = run_network(name, 0, 3)
+        both.add(records)
+        parts[i].add(records)
+    parts[0].merge(parts[1])
+    assert parts[0].cells == both.cells and parts[0].distinct == both.distinct and parts[0].cases == both.cases
+    assert [t.title for t in both.tables()] == [t.title for t in parts[0].tables()]
+    assert "| act:relu |" in "\n".join(t.markdown() for t in both.tables())
+
+
+def test_a_gradient_that_is_not_the_networks_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.soundness.laboratory.Bench.differs", lambda self, point: 1.0)
+    assert outcome(LEMMA_2, LEMMA_2_AT_0).verdict == CRASHED
+
+
+# The shrinker ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def credulous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: what cannot be certified is certified."""
+
+    def certify(step: SimpleNamespace, reason: str, text: str) -> None:
+        step.verdict, step.theorem = "certified", "T8"
+
+    monkeypatch.setattr(conclude, "_refuse", certify)
+
+
+def test_lemma_2_is_not_certified() -> None:
+    found = outcome(LEMMA_2, LEMMA_2_AT_0)
+    assert found.verdict != "certified" and found.oracle == "outside"
+
+
+@pytest.mark.slow
+def test_a_planted_unsound_verdict_is_found_shrunk_and_written(credulous: None) -> None:
+    assert outcome(LEMMA_2, LEMMA_2_AT_0).is_unsound
+    plan, point = shrink(LEMMA_2, LEMMA_2_AT_0, seconds=60)
+    assert outcome(plan, point).is_unsound
+    assert len(plan.steps) <= 2 and plan.forwards == 1 and plan.shapes[0][0] <= 2
+    assert sum(p.numel() for p in Net(plan).parameters()) <= 2
+    text = source_of_test(plan, point, "Lemma 2.")
+    names: dict = {}
+    exec(compile(text, "test_found.py", "exec"), names)
+    with pytest.raises(AssertionError):
+        names["test_backward_is_right_where_the_step_is_certified"]()
+
+
+def test_a_written_test_runs_by_itself_and_passes_once_the_fault_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "test_found.py"
+    path.write_text(source_of_test(LEMMA_2, LEMMA_2_AT_0, "Lemma 2."), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), str(path)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+# The tool ----------------------------------------------------------------------------------------
+
+
+def _tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / "soundness.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--family", "nonsense"), "no family is called 'nonsense'"),
+        (("--minutes", "-1"), "cannot be negative"),
+        (("--jobs", "0"), "at least 1"),
+        (("--minutes", "soon"), "--minutes"),
+        (("--out", __file__), "is a file, not a folder"),
+        (("--report", "no/such/folder/report.md"), "does not exist"),
+    ],
+)
+def test_bad_input_of_the_tool_is_exit_2_and_a_message(arguments: tuple[str, ...], message: str) -> None:
+    done = _tool(*arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_tool_writes_its_report(tmp_path: Path) -> None:
+    report = tmp_path / "report.md"
+    done = _tool("--cases", "8", "--jobs", "1", "--trials", "4", "--family", "max:max_dim", "--report", str(report),
+                 "--out", str(tmp_path / "found"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = report.read_text(encoding="utf-8")
+    assert "### Summary" in text and "| max:max_dim |" in text and "Summary" in done.stdout

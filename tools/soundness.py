@@ -1,0 +1,201 @@
+"""Hunt for a step that is certified and wrong: random tiny networks, each with many weights and inputs, beside an oracle.
+
+``python tools/soundness.py --minutes 10 --jobs 2``; exit status 1 when something was found (its smallest form is then
+written as a test into --out), 2 for bad input, else 0. Ctrl-C ends the run and prints what there is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.soundness.families import FAMILIES, Net  # noqa: E402
+from tests.soundness.laboratory import CaseRecord, run_network, seed_point  # noqa: E402
+from tests.soundness.shrink import shrink, source_of_test  # noqa: E402
+from tests.soundness.tally import Tally  # noqa: E402
+
+TRIALS = 33
+"""Weights and inputs of each network."""
+_MOST_WRITTEN = 10
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """What to run, and when to stop."""
+
+    names: tuple[str, ...]
+    first: int
+    trials: int
+    jobs: int
+    seconds: float
+    """0: until interrupted."""
+    cases: int
+    """0: no limit."""
+
+    def tasks(self) -> Iterator[tuple[str, int]]:
+        """One network of each family, then the next of each, without end."""
+        seed = self.first
+        while True:
+            yield from ((name, seed) for name in self.names)
+            seed += 1
+
+
+def _start_worker() -> None:
+    """One thread a process; Ctrl-C is the parent's."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def run(hunt: Hunt) -> Tally:
+    """Run networks in parallel until the time, the cases or the patience is over."""
+    tally, started = Tally(), time.monotonic()
+    pool = ProcessPoolExecutor(hunt.jobs, multiprocessing.get_context("spawn"), _start_worker)
+    with _bar(hunt) as (progress, bar):
+        try:
+            for records in _results(pool, hunt):
+                tally.add(records)
+                spent = time.monotonic() - started
+                progress.update(bar, completed=_done(hunt, tally, spent), description=_told(tally))
+                if (hunt.seconds and spent > hunt.seconds) or (hunt.cases and tally.cases >= hunt.cases):
+                    break
+        except KeyboardInterrupt:
+            console.print("interrupted: the tables hold what was done so far")
+        except BrokenProcessPool:
+            console.print("[red]a worker process died; the tables hold what was done before[/red]")
+            tally.failures.append(CaseRecord("crashed", reason="a worker process died"))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return tally
+
+
+def _results(pool: ProcessPoolExecutor, hunt: Hunt) -> Iterator[list[CaseRecord]]:
+    """Results as they come, a few networks ahead of the workers."""
+    tasks, waiting = hunt.tasks(), set[Future]()
+    while True:
+        while len(waiting) < 3 * hunt.jobs:
+            waiting.add(pool.submit(run_network, *next(tasks), hunt.trials))
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+def _bar(hunt: Hunt) -> _Bar:
+    return _Bar(hunt.cases or hunt.seconds or None)
+
+
+class _Bar:
+    """A progress bar with one task."""
+
+    def __init__(self, total: float | None) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self.progress, self.total = Progress(*columns, console=console), total
+
+    def __enter__(self) -> tuple[Progress, TaskID]:
+        self.progress.start()
+        return self.progress, self.progress.add_task("starting", total=self.total)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def _done(hunt: Hunt, tally: Tally, spent: float) -> float:
+    return tally.cases if hunt.cases else spent
+
+
+def _told(tally: Tally) -> str:
+    return f"{sum(tally.networks.values()):,} networks, {tally.cases:,} cases, {len(tally.failures)} failures"
+
+
+def write_failures(tally: Tally, out: Path, patience: float) -> list[Path]:
+    """Shrink the first failures and write each as a test."""
+    written = []
+    for record in [r for r in tally.failures if r.family][:_MOST_WRITTEN]:
+        with console.status(f"shrinking {record.family} {record.seed} {record.trial}"):
+            plan = FAMILIES[record.family].plan(record.seed)
+            smallest = shrink(plan, seed_point(Net(plan), record.seed, record.trial), seconds=patience)
+        name = "".join(c if c.isalnum() else "_" for c in f"{record.family}_{record.seed}_{record.trial}")
+        path = out / f"test_found_{name}.py"
+        title = f"Found by tools/soundness.py: {record.family}, seed {record.seed}, trial {record.trial}."
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(source_of_test(*smallest, title), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _show(tally: Tally) -> None:
+    printer = Console(width=max(120, Console().width))
+    for table in tally.tables():
+        shown = RichTable(title=table.title, title_justify="left")
+        for i, column in enumerate(table.columns):
+            shown.add_column(column, justify="right" if i else "left")
+        for row in table.rows:
+            shown.add_row(*row)
+        printer.print(shown)
+
+
+def _names(family: str) -> tuple[str, ...]:
+    """Families whose name starts with what was given."""
+    found = tuple(n for n in FAMILIES if n.startswith(family))
+    if not found:
+        themes = sorted({n.partition(":")[0] for n in FAMILIES})
+        _refuse(f"no family is called {family!r} or starts so; the themes are {', '.join(themes)}")
+    return found
+
+
+def _refuse(message: str) -> None:
+    console.print(f"soundness: {message}", style="red", markup=False)
+    raise typer.Exit(2)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="How long to run; 0: until Ctrl-C.")] = 5.0,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = os.cpu_count() or 1,
+    cases: Annotated[int, typer.Option(help="Stop after so many cases; 0: no limit.")] = 0,
+    family: Annotated[str, typer.Option(help="One family, or the start of several names, as 'pool:'.")] = "",
+    seed: Annotated[int, typer.Option(help="The first seed of every family.")] = 0,
+    trials: Annotated[int, typer.Option(help="Weights and inputs of each network.")] = TRIALS,
+    out: Annotated[Path, typer.Option(help="Folder for the tests of what is found.")] = Path("found"),
+    report: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file too.")] = None,
+    patience: Annotated[float, typer.Option(help="Seconds to shrink each find.")] = 120.0,
+) -> None:
+    """Hunt for a step that is certified although backward's gradient is no Clarke subgradient."""
+    if minutes < 0 or jobs < 1 or cases < 0 or trials < 1 or patience < 0:
+        _refuse("--minutes, --cases and --patience cannot be negative, --jobs and --trials must be at least 1")
+    if out.exists() and not out.is_dir():
+        _refuse(f"--out {out} is a file, not a folder")
+    if report is not None and not report.resolve().parent.is_dir():
+        _refuse(f"--report {report}: its folder does not exist")
+    tally = run(Hunt(_names(family), seed, trials, jobs, 60 * minutes, cases))
+    _show(tally)
+    if report is not None:
+        report.write_text("\n".join(t.markdown() for t in tally.tables()), encoding="utf-8")
+    for record in tally.failures:
+        console.print(f"FAILED {record.family} {record.seed} {record.trial}: {record.verdict} by {record.path} "
+                      f"{record.reason}; oracle {record.oracle}", style="red", markup=False)  # fmt: skip
+    for path in write_failures(tally, out, patience):
+        console.print(f"wrote {path}")
+    raise typer.Exit(1 if tally.failures else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
