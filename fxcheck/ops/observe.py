@@ -1,7 +1,8 @@
 """The operator that check nodes call: it hands tensors to whoever is collecting, and changes none of them.
 
-It mutates a small counter, so that dead-code elimination and re-export keep it, and it is implicit for autograd, so
-that the collector sees the tensors with their gradient functions.
+It says that it mutates a small buffer, so that dead-code elimination and re-export keep it (it does not: that would cost
+more than some checks), and it is implicit for autograd, so that the collector sees the tensors with their gradient
+functions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ _ACTIVE = threading.local()
 
 
 def _observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
-    seen[check] += 1
     collector: Collector | None = getattr(_ACTIVE, "collector", None)
     if collector is not None:
         collector.observe(check, values)

@@ -313,7 +313,7 @@ class CheckedModule(nn.Module):
         before = versions(self._roots())
         try:
             yield step
-            if versions(self._roots()) != before:
+            if any(p._version != version for p, version in before):
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",

@@ -26,8 +26,8 @@ class Collector:
 
     plan: CheckPlan
     classes: PositionClasses
-    history: dict[int, bool]
-    """By check: whether the last forward had ties, so that classes are worth having before the scan."""
+    history: dict[int, int]
+    """By check: tied windows of the last forward; with many, classes are worth having before the scan."""
     seconds: dict[str, float]
     deferred: bool | None = None
     """None: as the tensors' device asks for."""

@@ -41,7 +41,7 @@ class Program:
     """Training flags, hooks and buffers at capture, as ``State.modules``."""
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
-    history: dict[int, bool] = field(default_factory=dict)
+    history: dict[int, int] = field(default_factory=dict)
     """By check: whether the last forward had ties."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
 

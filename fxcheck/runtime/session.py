@@ -39,7 +39,7 @@ class Session:
     decided: Decided | None = None
     """Of the rows so far; None when rows came from several forwards or ranks and wait to be decided together."""
     checksums: list[int] = field(default_factory=list)
-    """Of the inputs and of the checked layers' own weights, at each forward that had rows."""
+    """Of the inputs and of the own weights of layers with rows, at each forward that had any."""
     gathered_ranks: int = 0
     """Ranks whose rows are in here; 0 before ``gather``."""
 
@@ -98,7 +98,8 @@ class Session:
         self.rows += rows
         self.columns += built.columns
         if rows or built.columns:
-            own = [program.trainable[n] for g in program.plan.groups for n in g.fresh]
+            concerned = {r.group for r in rows} | {c.group for c in built.columns}
+            own = [program.trainable[n] for g in program.plan.groups if g.index in concerned for n in g.fresh]
             self.checksums += [_checksum(t) for t in (*collector.classes.inputs.values(), *own)]
 
     def _settle_zero_rows(self, rows: list[Row], gradients: Gradients) -> list[Row]:

@@ -59,9 +59,9 @@ class State:
         )
 
 
-def versions(roots: Iterable[nn.Module]) -> tuple[int, ...]:
-    """How often each parameter was written in place."""
-    return tuple([p._version for m in _modules(roots) for p in m._parameters.values() if p is not None])
+def versions(roots: Iterable[nn.Module]) -> tuple[tuple[nn.Parameter, int], ...]:
+    """The parameters, each with how often it was written in place."""
+    return tuple([(p, p._version) for m in _modules(roots) for p in m._parameters.values() if p is not None])
 
 
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:

@@ -41,7 +41,7 @@ _NONE = torch.empty(0, dtype=torch.int64)
 
 
 def ties_in_windows(
-    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, bool],
+    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, int],
     seconds: dict[str, float], inner: Picks | None = None,
 ) -> Found:  # fmt: skip
     """Ties of a pooling operator.
@@ -52,7 +52,7 @@ def ties_in_windows(
         maxima: what the forward computed, (B, C, *S_out) or (C, *S_out).
         picks: AD's choice for each output, an index into the flattened spatial dimensions.
         position_classes: proves that entries are equal functions.
-        history: by check, whether the last forward had ties; updated.
+        history: by check, tied windows of the last forward; updated.
         seconds: wall time spent on classes is moved from ``observation`` to ``classes``.
         inner: of the pool that the operand is the result of, if it is one.
     """
@@ -62,22 +62,19 @@ def ties_in_windows(
     windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
     known: Tensor | None = None
     mixed: Tensor | None = None
-    if history.get(check.index, True):
+    if history.get(check.index, _FEW + 1) > _FEW:
         known, mixed = _classes(check, x, windows, position_classes, seconds)
     limit = _FEW if known is None else _LIMIT
     found = scan.ties(x, maxima, windows, check.skip, mixed, limit, check.floor)
-    history[check.index] = found.tied > 0
+    history[check.index] = found.tied
     if found.tied and known is None:
         known, mixed = _classes(check, x, windows, position_classes, seconds)
         if found.truncated:
             found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
     if not found.listed.numel():
         return Found(_NONE, _NONE, _NONE, found.tied, found.truncated, found.finite)
-    cells = scan.members(x, maxima, windows, found.listed)
-    plane = prod(x.shape[2:])
-    chosen = picks.reshape(-1)[found.listed] + found.listed.div(prod(maxima.shape[2:]), rounding_mode="floor") * plane
-    pairs = _pairs(cells, chosen, found.listed)
-    left = _unequal(pairs, x, known, found.tied, found.truncated, found.finite)
+    winners, losers, outputs = (r.cpu() for r in scan.rivals(x, maxima, picks, windows, found.listed, known))
+    left = Found(winners, losers, outputs, found.tied, found.truncated, found.finite)
     return left if inner is None else _of_other_origin(left, x, inner, position_classes)
 
 
@@ -102,19 +99,6 @@ def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tens
     return chosen[row], cells[row, column], outputs[row]
 
 
-def _unequal(
-    pairs: tuple[Tensor, Tensor, Tensor], x: Tensor, known: Tensor | None, tied: int, truncated: bool, finite: bool
-) -> Found:
-    """Without the pairs of one class, which are equal functions and so in T_j."""
-    winners, losers, outputs = pairs
-    if known is not None and winners.numel():
-        flat = known.reshape(2, -1)
-        a, b = flat[:, _position(winners, x)], flat[:, _position(losers, x)]
-        keep = (a != b).any(0)
-        winners, losers, outputs = winners[keep], losers[keep], outputs[keep]
-    return Found(winners.cpu(), losers.cpu(), outputs.cpu(), tied, truncated, finite)
-
-
 def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: PositionClasses) -> Found:
     """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
     if inner.chosen.numel() != x.numel() or not found.winners.numel():
@@ -130,13 +114,6 @@ def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: Po
     return replace(
         found, winners=found.winners[differ], losers=found.losers[differ], outputs=found.outputs[differ]
     )  # fmt: skip
-
-
-def _position(entries: Tensor, x: Tensor) -> Tensor:
-    """Flat index into (B, *S) of flat indices into (B, C, *S)."""
-    plane = prod(x.shape[2:])
-    sample = entries.div(x.shape[1] * plane, rounding_mode="floor")
-    return sample * plane + entries % plane
 
 
 def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fxcheck.scan import compiled_ties, compiled_touches, reference
 from fxcheck.scan.choice import compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
-from fxcheck.scan.reference import Ties, Touches, members
+from fxcheck.scan.reference import Ties, Touches
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "adaptive",
     "adaptive_tables",
     "combined",
-    "members",
     "mixed",
     "of_input",
+    "rivals",
     "salted",
     "sliding",
     "through_windows",
@@ -54,3 +54,11 @@ def ties(
     """The tied windows of one max; see ``reference.ties``."""
     path = compiled_ties if compiles(x) and compiles(out) else reference
     return path.ties(x, out, windows, skip, mixed, limit, floor)
+
+
+def rivals(
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The maximal cells beside AD's pick; see ``reference.rivals``."""
+    path = compiled_ties if compiles(x) and compiles(out) and compiles(picks) else reference
+    return path.rivals(x, out, picks, windows, listed, classes)

@@ -33,9 +33,14 @@ def use(path: Path) -> None:
 
 def compiles(x: Tensor) -> bool:
     """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor."""
-    chosen = _chosen or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")
-    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.layout is torch.strided
-    return chosen != "torch" and plain and available()
+    if not _may_compile(_chosen or os.environ.get("FXCHECK_SCAN", "auto"), available()):
+        return False
+    return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided
+
+
+@lru_cache(maxsize=8)
+def _may_compile(path: str, is_available: bool) -> bool:
+    return _checked(path, "FXCHECK_SCAN") != "torch" and is_available
 
 
 @lru_cache(maxsize=1)

@@ -18,11 +18,11 @@ def _mix(word):  # type: ignore[no-untyped-def]
     return word ^ (word >> _THIRD)
 
 
-def _hashed(bits, keys, classes):  # type: ignore[no-untyped-def]
-    """``bits`` (N, C, P) and ``keys`` (2, C) to ``classes`` (2, N, P)."""
+def _hashed(bits, keys, classes, begin, end):  # type: ignore[no-untyped-def]
+    """``bits`` (N, C, P) and ``keys`` (2, C) to ``classes`` (2, N, P), samples ``begin`` to ``end`` (exclusive)."""
     cells = np.empty(bits.shape[2], np.uint64)
-    classes[:] = 0
-    for sample in range(bits.shape[0]):
+    for sample in range(begin, end):
+        classes[:, sample] = 0
         for channel in range(bits.shape[1]):
             # Copied side by side first: channels_last has gaps, which the hashing would not vectorise over.
             for i in range(cells.size):
@@ -37,11 +37,11 @@ def _hashed(bits, keys, classes):  # type: ignore[no-untyped-def]
                 words[i] = _mix(words[i])
 
 
-def _weighted(x, table, keys, padding, total):  # type: ignore[no-untyped-def]
-    """``x`` (2, outer, size_in, inner) to ``total`` (2, outer, size_out, inner)."""
+def _weighted(x, table, keys, padding, salts, total, begin, end):  # type: ignore[no-untyped-def]
+    """``x`` (2, outer, size_in, inner) to ``total`` (2, outer, size_out, inner), for some of ``outer``."""
     inner = total.shape[3]
     for which in range(2):
-        for outer in range(total.shape[1]):
+        for outer in range(begin, end):
             for out in range(total.shape[2]):
                 outside = np.uint64(0)
                 for i in range(inner):
@@ -55,12 +55,15 @@ def _weighted(x, table, keys, padding, total):  # type: ignore[no-untyped-def]
                             total[which, outer, out, i] += x[which, outer, cell, i] * key
                 for i in range(inner):
                     total[which, outer, out, i] = _mix(total[which, outer, out, i] + outside)
+                if salts.size:
+                    for i in range(inner):
+                        total[which, outer, out, i] = _mix(total[which, outer, out, i] + salts[which])
 
 
-def _weighted_last(x, table, keys, padding, total):  # type: ignore[no-untyped-def]
+def _weighted_last(x, table, keys, padding, salts, total, begin, end):  # type: ignore[no-untyped-def]
     """As ``_weighted`` with cells side by side: ``x`` (2, outer, size_in) to ``total`` (2, outer, size_out)."""
     for which in range(2):
-        for outer in range(x.shape[1]):
+        for outer in range(begin, end):
             cells, words = x[which, outer], total[which, outer]
             for out in range(table.shape[0]):
                 word = np.uint64(0)
@@ -68,14 +71,18 @@ def _weighted_last(x, table, keys, padding, total):  # type: ignore[no-untyped-d
                     cell = table[out, tap]
                     word += (padding[which] if cell < 0 else cells[cell]) * keys[which, tap]
                 words[out] = word
-            for out in range(words.size):
-                words[out] = _mix(words[out])
+            if salts.size:
+                for out in range(words.size):
+                    words[out] = _mix(_mix(words[out]) + salts[which])
+            else:
+                for out in range(words.size):
+                    words[out] = _mix(words[out])
 
 
-def _salted(classes, keys, total):  # type: ignore[no-untyped-def]
-    """``classes`` (2, P) to ``total`` (2, P)."""
+def _salted(classes, keys, total, begin, end):  # type: ignore[no-untyped-def]
+    """``classes`` (2, P) to ``total`` (2, P), for some of P."""
     for which in range(2):
-        for i in range(classes.shape[1]):
+        for i in range(begin, end):
             total[which, i] = _mix(classes[which, i] + keys[which])
 
 
@@ -97,9 +104,9 @@ def _differ(classes, sample, deep, i, high, j, wide, k):  # type: ignore[no-unty
     return False
 
 
-def _mixed(classes, deep, high, wide, result):  # type: ignore[no-untyped-def]
-    """``classes`` (2, N, D, H, W) and the tables of three dimensions to ``result`` (N, *size_out)."""
-    for sample in range(classes.shape[1]):
+def _mixed(classes, deep, high, wide, result, begin, end):  # type: ignore[no-untyped-def]
+    """``classes`` (2, N, D, H, W) and the tables of three dimensions to ``result`` (N, *size_out), for some samples."""
+    for sample in range(begin, end):
         for i in range(deep.shape[0]):
             for j in range(high.shape[0]):
                 for k in range(wide.shape[0]):

@@ -41,7 +41,9 @@ def hashed(x: Tensor, keys: tuple[Keys, Keys]) -> Tensor:
     return mix(classes)
 
 
-def weighted(x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys) -> Tensor:
+def weighted(
+    x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys, salts: Keys | None = None
+) -> Tensor:
     """Along one dimension the sum of the cells times their tap's key, mixed. Cells are mixed already: a sum is enough.
 
     Args:
@@ -50,6 +52,7 @@ def weighted(x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys
         dimension: which spatial dimension, from 0.
         keys: for each hash one key per tap.
         padding: for each hash what stands for a cell of padding.
+        salts: for each hash a key that the result is salted with.
 
     Returns:
         int64 (2, N, *S), with the output size along the dimension.
@@ -65,7 +68,7 @@ def weighted(x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys
             sums[..., into] = torch.add(sums[..., into], cells, alpha=signed(key))
             for part in outside:
                 sums[..., part] += signed(padding[which] * key)
-    return mix(total)
+    return mix(total) if salts is None else salted(mix(total), salts)
 
 
 def salted(classes: Tensor, keys: Keys) -> Tensor:

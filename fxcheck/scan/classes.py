@@ -46,10 +46,12 @@ def through_windows(classes: Tensor, windows: Windows, salt: int) -> Tensor:
     padding = [key(which, PADDING) for which in range(2)]
     for dimension, table in enumerate(windows.tables):
         first, second = ([key(which, TAP, dimension, tap) for tap in range(table.shape[1])] for which in range(2))
-        classes = _steps(classes).weighted(classes, windows, dimension, (first, second), padding)
+        last = dimension == len(windows.tables) - 1
+        salts = [key(which, SALT, salt) for which in range(2)] if last else None
+        classes = _steps(classes).weighted(classes, windows, dimension, (first, second), padding, salts)
         # A row of cells wholly outside hashes like a row of padding cells, so that the dimensions can go one by one.
         padding = [mixed_word(padding[0] * sum(first)), mixed_word(padding[1] * sum(second))]
-    return salted(classes, salt)
+    return classes
 
 
 def combined(maps: Sequence[Tensor], salt: int) -> Tensor:

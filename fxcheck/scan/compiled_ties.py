@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import nan, prod
 from typing import Any
@@ -17,10 +17,11 @@ from fxcheck.scan.reference import Ties
 from fxcheck.scan.threads import pieces
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 23  # entries per thread: beside PyTorch's spinning threads a second one gains nothing below that
+_LEAST = 1 << 17  # entries per thread
+_LEAST_LISTED = 1 << 12  # listed windows per thread
 _SHORT = 8  # with fewer outputs side by side in memory, filling vectors costs more than it saves
-_MOST_TAPS = 64  # of a window that is scanned output by output
 _LANES = 8  # outputs side by side are filled up to a multiple of this
+_MOST_TAPS = 64  # of a window that is scanned output by output
 
 
 def ties(
@@ -34,60 +35,90 @@ def ties(
 ) -> Ties:
     """As ``reference.ties``."""
     order = _shared_order(x, out) if x.dtype in FLOATS and x.dtype == out.dtype else None
-    last = order is not None and order[-1] == 1
-    small = not last and out.shape[-1] < _SHORT and windows.taps <= _MOST_TAPS
-    lines = None if last or small else _lines(windows)
-    if order is None or not (last or small or lines) or not out.numel() or not x.numel():
+    plan = None if order is None else _plan(tuple(x.shape), x.dtype, order[-1] == 1, windows, skip, floor)
+    if order is None or plan is None or not out.numel() or not x.numel():
         return reference.ties(x, out, windows, skip, mixed, limit, floor)
-    tensors = (flat(widened(x), order), flat(widened(out), order), _mask(mixed, out))
-    # No value is at most NaN, so that all windows count.
-    edge = reference.rounded((nan if floor is None else floor,), x.dtype)
-    numbers = _like(reference.rounded(skip, x.dtype), tensors[0]), _like(edge, tensors[0])[0]
-    if small:
-        scan = partial(_cells, (*tensors, (x.shape[1], prod(x.shape[2:])), *_filled(windows), *numbers), limit)
-        total = x.shape[0] * x.shape[1]
-    elif lines is None:
-        sizes = (x.shape[1], *[1] * (5 - x.ndim), *x.shape[2:])
-        scan = partial(_pixels, (*tensors, sizes, *windows.three, *numbers), limit)
-        total = x.shape[0] * prod(out.shape[2:-1])
-    else:
-        scan = partial(_planes, (*tensors, (x.shape[1], prod(x.shape[2:-1]), x.shape[-1]), *lines, *numbers), limit)
-        total = x.shape[0] * x.shape[1]
-    done = pieces(scan, total, -(-_LEAST * total // x.numel()))
+    tensors = flat(widened(x), order), flat(widened(out), order), _mask(mixed, out)
+    scan = partial(_scan, plan.loop, (*tensors, *plan.numbers), limit)
+    done = pieces(scan, plan.total, -(-_LEAST * plan.total // x.numel()))
     tied, listed, found, finite = zip(*done, strict=True)
-    kept = np.sort(row_major(np.concatenate(listed), out, order))[:limit]
-    return Ties(out.numel(), int(sum(tied)), torch.from_numpy(kept), sum(found) > limit, all(finite))
+    kept = row_major(np.concatenate(listed), out, order)
+    if order[-1] == 1:
+        kept.sort()
+    return Ties(out.numel(), int(sum(tied)), torch.from_numpy(kept[:limit]), sum(found) > limit, all(finite))
 
 
-def _planes(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
+@dataclass(frozen=True)
+class _Plan:
+    """Which loop of ``tie_loops`` scans a max, over how many items, and what it is given beside the tensors."""
+
+    loop: str
+    total: int
+    numbers: tuple[Any, ...]
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    shape: tuple[int, ...], dtype: torch.dtype, last: bool, windows: Windows, skip: tuple[float, ...], floor: float | None
+) -> _Plan | None:
+    """How to scan an input of this shape, with the channels ``last`` in memory or not; None: not compiled."""
+    cells = np.float64 if dtype is torch.float64 else np.float32
+    # No value is at most NaN, so that all windows count.
+    (edge,) = reference.rounded((nan if floor is None else floor,), dtype)
+    numbers = np.array(reference.rounded(skip, dtype), cells), cells(edge)
+    planes, channels = shape[0] * shape[1], shape[1]
+    if last:
+        sizes = (channels, *[1] * (5 - len(shape)), *shape[2:])
+        return _Plan("pixels", shape[0] * prod(windows.size_out[:-1]), (sizes, *windows.three, *numbers))
+    if windows.size_out[-1] < _SHORT and windows.taps <= _MOST_TAPS:
+        return _Plan("cells", planes, ((channels, prod(shape[2:])), *_filled(windows), *numbers))
+    if _are_twos(windows):
+        return _Plan("twos", planes, ((channels, prod(shape[2:]), shape[-1], *windows.size_out), *numbers))
+    lines = _lines(windows)
+    return lines and _Plan("planes", planes, ((channels, prod(shape[2:-1]), shape[-1]), *lines, *numbers))
+
+
+def _scan(loop: str, tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
     from fxcheck.scan import tie_loops  # imports numba
 
-    return tie_loops.planes(*tensors_and_numbers, first, last, limit)
+    return getattr(tie_loops, loop)(*tensors_and_numbers, first, last, limit)
 
 
-def _cells(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
-    from fxcheck.scan import tie_loops  # imports numba
+def rivals(
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``reference.rivals``."""
+    order = _shared_order(x, out) if x.dtype in (torch.float32, torch.float64) and x.dtype == out.dtype else None
+    if order is None or not picks.permute(order).is_contiguous():
+        return reference.rivals(x, out, picks, windows, listed, classes)
+    tensors = (*(flat(t.detach(), order) for t in (x, out, picks)), x.shape[1], order[1] != 1)
+    sizes = prod(windows.size_in), prod(windows.size_out)
+    known = np.empty((2, 0), np.int64) if classes is None else classes.reshape(2, -1).numpy()
+    scan = partial(_rivals, (*tensors, sizes, windows.places, known, listed.numpy()))
+    done = pieces(scan, listed.numel(), _LEAST_LISTED)
+    winners, losers, outputs = (torch.from_numpy(np.concatenate(part)) for part in zip(*done, strict=True))
+    return winners, losers, outputs
 
-    return tie_loops.cells(*tensors_and_numbers, first, last, limit)
 
+def _rivals(tensors_and_numbers: tuple[Any, ...], first: int, last: int) -> Any:
+    from fxcheck.scan import rival_loops  # imports numba
 
-def _pixels(tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
-    from fxcheck.scan import tie_loops  # imports numba
-
-    return tie_loops.pixels(*tensors_and_numbers, first, last, limit)
+    return rival_loops.rivals(*tensors_and_numbers, first, last)
 
 
 def _shared_order(x: Tensor, out: Tensor) -> tuple[int, ...] | None:
     """The memory order of input and output when both are contiguous, or both channels_last."""
     plain = tuple(range(x.ndim))
-    for order in (plain, (0, *plain[2:], 1)):
-        if 2 < x.ndim < 6 and x.permute(order).is_contiguous() and out.permute(order).is_contiguous():
-            return order
-    return None
+    if not 2 < x.ndim < 6 or (x.is_contiguous() and out.is_contiguous()):
+        return plain if 2 < x.ndim < 6 else None
+    last = (0, *plain[2:], 1)
+    return last if x.permute(last).is_contiguous() and out.permute(last).is_contiguous() else None
 
 
-def _like(values: Sequence[float], cells: Any) -> Any:
-    return np.array(values, cells.dtype)
+def _are_twos(windows: Windows) -> bool:
+    """Whether windows are 2 x 2 cells side by side, without padding."""
+    tables = [np.arange(2 * size).reshape(size, 2) for size in windows.size_out]
+    return len(tables) == 2 and all(map(np.array_equal, windows.arrays, tables))
 
 
 @lru_cache(maxsize=1024)

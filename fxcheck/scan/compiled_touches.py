@@ -16,7 +16,8 @@ from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
 from fxcheck.scan.reference import Touches
 from fxcheck.scan.threads import pieces
 
-_LEAST = 1 << 22  # entries per thread: below that, starting one costs more than it saves
+_LEAST = 1 << 19  # entries per thread
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
@@ -27,6 +28,8 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     entries = flat(widened(y), order)
     scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
     indices, which, finite = zip(*pieces(scan, entries.size, _LEAST), strict=True)
+    if not any(part.size for part in indices):
+        return Touches(_NONE, _NONE, all(finite))
     places, kind = row_major(np.concatenate(indices), y, order), np.concatenate(which)
     if order != tuple(range(y.ndim)):
         ascending = np.argsort(places)

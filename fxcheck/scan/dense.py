@@ -10,6 +10,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes that the compiled scans take."""
+_PLAIN = tuple(tuple(range(dimensions)) for dimensions in range(8))
 
 
 def widened(x: Tensor) -> Tensor:
@@ -21,14 +22,15 @@ def widened(x: Tensor) -> Tensor:
 def order_of(x: Tensor) -> tuple[int, ...] | None:
     """The dimensions from outermost to innermost in memory, ``None`` when the memory has gaps or overlaps."""
     if x.is_contiguous():
-        return tuple(range(x.ndim))
+        return _PLAIN[x.ndim] if x.ndim < len(_PLAIN) else tuple(range(x.ndim))
     order = tuple(sorted(range(x.ndim), key=lambda axis: (x.stride()[axis], -axis), reverse=True))
     return order if x.permute(order).is_contiguous() else None
 
 
 def flat(x: Tensor, order: tuple[int, ...]) -> Any:
     """The memory of a tensor that is dense in this order."""
-    return x.permute(order).reshape(-1).numpy()
+    in_order = order == _PLAIN[x.ndim] if x.ndim < len(_PLAIN) else False
+    return (x if in_order else x.permute(order)).numpy().reshape(-1)
 
 
 def row_major(memory: Any, x: Tensor, order: tuple[int, ...]) -> Any:

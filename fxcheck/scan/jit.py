@@ -10,6 +10,9 @@ from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ig
 inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(inline="always")
 """For the pieces of a loop: an array that is passed to a call costs a reference count, more than a short row does."""
 
+outlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="numpy")
+"""For loops over a whole image: LLVM vectorises them better on their own than inside a longer function."""
+
 
 class Kernel:
     """A function compiled at its first call, kept in numba's cache on disk where that can be written.

@@ -134,26 +134,36 @@ def ties(
     return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(out))
 
 
-def members(x: Tensor, out: Tensor, windows: Windows, listed: Tensor) -> Tensor:
-    """The cells that attain the maximum of some windows.
+def rivals(
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells that attain the maximum of some windows, beside the one that AD picked.
 
     Args:
         x: the input (N, C, *S_in).
         out: the maxima (N, C, *S_out).
+        picks: for each output the cell that AD picked, an index into the flattened ``S_in``.
         windows: the cells that each output reads.
         listed: int64 (L,), flat row-major indices into ``out``.
+        classes: int64 (2, N, *S_in); cells of the class of AD's pick are left out.
 
     Returns:
-        int64 (L, K), K the taps of a window: flat row-major indices into ``x``, -1 for padding and for cells below
-        the maximum.
+        Three int64 (R,): AD's pick and its rival, flat row-major indices into ``x``, and the window, one into ``out``.
     """
-    cells = torch.from_numpy(windows.places).to(x.device)
-    plane, output = listed.div(len(cells), rounding_mode="floor"), listed % len(cells)
-    cells = cells[output]
-    real = cells >= 0
-    cells = cells.clamp(min=0) + plane[:, None] * prod(windows.size_in)
-    values, maxima = _entries(x.detach(), cells), _entries(out.detach(), listed)
-    return cells.masked_fill(~real | (values != maxima[:, None]), -1)
+    size = prod(windows.size_in)
+    places = torch.from_numpy(windows.places).to(x.device)
+    plane, output = listed.div(len(places), rounding_mode="floor"), listed % len(places)
+    cells, picked = places[output], _entries(picks, listed)
+    values = _entries(x.detach(), cells.clamp(min=0) + plane[:, None] * size)
+    rival = (cells >= 0) & (cells != picked[:, None]) & (values == _entries(out.detach(), listed)[:, None])
+    row, column = rival.nonzero(as_tuple=True)
+    plane, winner, loser = plane[row], picked[row], cells[row, column]
+    if classes is not None:
+        sample = plane.div(x.shape[1], rounding_mode="floor")
+        known = classes.flatten(2)
+        differ = (known[:, sample, winner] != known[:, sample, loser]).any(0)
+        row, plane, winner, loser = row[differ], plane[differ], winner[differ], loser[differ]
+    return plane * size + winner, plane * size + loser, listed[row]
 
 
 def _entries(x: Tensor, indices: Tensor) -> Tensor:

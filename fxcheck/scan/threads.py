@@ -1,28 +1,37 @@
-"""Pieces of a compiled scan side by side, in Python threads.
+"""Pieces of a compiled scan side by side, in PyTorch's own OpenMP team.
 
-Their gain needs idle cores: after a parallel operator PyTorch's OpenMP threads spin for some milliseconds, unless the
-process was started with ``OMP_WAIT_POLICY=passive``.
-
-Not numba's own threading layers: OpenMP's cannot be used after a fork and would be a second pool spinning beside
-PyTorch's, the built-in one aborts the process when two threads enter it, and ``parallel=True`` compiles for much longer.
+After a parallel operator PyTorch's workers spin for some milliseconds, waiting for the next one: a thread of ours would
+share a core with one of them and gain nothing, but the team itself starts at once. So the scan enters it, through the
+function that compilers call for ``#pragma omp parallel`` (``GOMP_parallel``: GNU's libgomp, and LLVM's and Intel's
+libraries as well). Where PyTorch brings none of these, pieces run one after another.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import TypeVar
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-# A forked child inherits the pool but not its threads.
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_forked = False
+
+
+def _after_fork() -> None:
+    # A forked child inherits the team but not its threads.
+    global _forked
+    _forked = True
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[Result]:
@@ -37,13 +46,39 @@ def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[R
         The results in order.
     """
     number = max(1, min(torch.get_num_threads(), total // max(least, 1)))
-    bounds = [total * piece // number for piece in range(number + 1)]
-    pool = _pool(number - 1) if number > 1 else None
-    others = [pool.submit(scan, *pair) for pair in pairwise(bounds[1:])] if pool else []
-    return [scan(0, bounds[1]), *(other.result() for other in others)]
+    parallel = _team() if number > 1 and not _forked else None
+    if parallel is None:
+        return [scan(0, total)]
+    results: list[Any] = [None] * number
+    errors: list[BaseException] = []
+    numbers = count()
+
+    def body(_: int | None) -> None:
+        # By a counter, because the team may have fewer threads than were asked for.
+        try:
+            while (piece := next(numbers)) < number:
+                results[piece] = scan(total * piece // number, total * (piece + 1) // number)
+        except BaseException as error:  # an exception cannot leave a foreign thread
+            errors.append(error)
+
+    parallel(_Body(body), None, number, 0)
+    if errors:
+        raise errors[0]
+    return results
 
 
-def _pool(workers: int) -> ThreadPoolExecutor:
-    if workers not in _pools:
-        _pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix="fxcheck-scan")
-    return _pools[workers]
+@lru_cache(maxsize=1)
+def _team() -> Callable[..., None] | None:
+    """``GOMP_parallel(body, data, threads, flags)`` of the OpenMP library that PyTorch has loaded."""
+    if not hasattr(os, "RTLD_NOLOAD"):
+        return None
+    library = Path(torch.__file__).parent / "lib"
+    for path in (p for name in ("libgomp*", "libiomp5*", "libomp*") for p in sorted(library.glob(name))):
+        try:
+            # Never load another one: two OpenMP runtimes in a process fight for the cores.
+            parallel = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes, parallel.restype = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+        return parallel
+    return None

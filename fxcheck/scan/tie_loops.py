@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxcheck.scan.jit import Kernel, inlined
+from fxcheck.scan.jit import Kernel, inlined, outlined
 
 
 @inlined
@@ -73,7 +73,7 @@ def _settle(out, best, counts, number, skip, floor):  # type: ignore[no-untyped-
 
 @inlined
 def _list(counts, mixed, position, wide, lane, best, listed, found):  # type: ignore[no-untyped-def]
-    """List the mixed windows among the tied ones of one row; how many were found so far."""
+    """List the mixed windows among the tied ones of one row of pixels; how many were found so far."""
     for j in range(wide):
         if mixed[position + j] != 0:
             for k in range(j * lane, (j + 1) * lane):
@@ -81,6 +81,32 @@ def _list(counts, mixed, position, wide, lane, best, listed, found):  # type: ig
                     if found < listed.size:
                         listed[found] = best + k
                     found += 1
+    return found
+
+
+@inlined
+def _gather(mixed, position, wide, places):  # type: ignore[no-untyped-def]
+    """The places of the mixed windows of one sample, which all its channels share; how many there are."""
+    number = np.int64(0)
+    for j in range(wide):
+        places[number] = j
+        number += np.int64(mixed[position + j] != 0)
+    return number
+
+
+@inlined
+def _list_at(places, number, counts, best, listed, found):  # type: ignore[no-untyped-def]
+    """List the tied windows among these places of one channel; how many were found so far."""
+    if found + number <= listed.size:
+        for i in range(number):  # without a branch, which would be mispredicted half of the time
+            listed[found] = best + places[i]
+            found += counts[places[i]]
+    else:
+        for i in range(number):
+            if counts[places[i]] != 0:
+                if found < listed.size:
+                    listed[found] = best + places[i]
+                found += 1
     return found
 
 
@@ -114,6 +140,7 @@ def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, lim
     line, plane_out = step * phase, starts.shape[0] * outputs
     cells = np.full((lines + 1) * line, np.nan, x.dtype)
     counts, listed = np.empty(plane_out + padded, np.int32), np.empty(limit, np.int64)
+    places, number_mixed, sample = np.empty(plane_out + 1, np.int64), 0, -1
     tied, found, wild = 0, 0, False
     for plane in range(first, last):
         source = np.uint64(plane * lines * length)
@@ -128,7 +155,51 @@ def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, lim
         wild |= odd
         if more:
             tied += more
-            found = _list(counts, mixed, plane // channels * plane_out, plane_out, 1, best, listed, found)
+            if sample != plane // channels:
+                sample = plane // channels
+                number_mixed = _gather(mixed, sample * plane_out, plane_out, places)
+            found = _list_at(places, number_mixed, counts, best, listed, found)
+    return tied, listed[: min(found, limit)], found, not wild
+
+
+@inlined
+def _two(cells, at, value):  # type: ignore[no-untyped-def]
+    return np.int32(cells[at] == value) + np.int32(cells[at + np.uint64(1)] == value)
+
+
+@outlined
+def _count_twos(cells, source, length, height, out, best, wide, counts):  # type: ignore[no-untyped-def]
+    """Count for the outputs (height, wide) of one channel; whether one is tied, or a maximum that is not finite."""
+    two, into, odd = np.uint64(2), np.uint64(0), False
+    for _ in range(height):
+        for j in range(wide):
+            value, at = out[best + into + j], source + two * j
+            count = _two(cells, at, value) + _two(cells, at + length, value)
+            counts[into + j] = count
+            odd |= (count != 1) | (value - value != 0)
+        into += wide
+        source += two * length
+    return odd
+
+
+def _twos(x, out, mixed, sizes, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
+    """Scan channels ``first`` to ``last`` (exclusive) of contiguous tensors in windows of 2 x 2 cells side by side."""
+    channels, plane_in, length, height, wide = sizes
+    plane_out = height * wide
+    counts, listed = np.empty(plane_out, np.int32), np.empty(limit, np.int64)
+    places, number_mixed, sample = np.empty(plane_out + 1, np.int64), 0, -1
+    tied, found, wild = 0, 0, False
+    for plane in range(first, last):
+        source, best = np.uint64(plane * plane_in), np.uint64(plane * plane_out)
+        if _count_twos(x, source, np.uint64(length), np.uint64(height), out, best, np.uint64(wide), counts):
+            more, odd = _settle(out, best, counts, np.uint64(plane_out), skip, floor)
+            wild |= odd
+            if more:
+                tied += more
+                if sample != plane // channels:
+                    sample = plane // channels
+                    number_mixed = _gather(mixed, sample * plane_out, plane_out, places)
+                found = _list_at(places, number_mixed, counts, plane * plane_out, listed, found)
     return tied, listed[: min(found, limit)], found, not wild
 
 
@@ -197,5 +268,6 @@ def _cells(x, out, mixed, sizes, places, padding, skip, floor, first, last, limi
 
 
 planes = Kernel(_planes)
+twos = Kernel(_twos)
 cells = Kernel(_cells)
 pixels = Kernel(_pixels)

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from fxcheck import scan
-from fxcheck.scan import choice, compiled_ties, compiled_touches
+from fxcheck.scan import choice, compiled_classes, compiled_ties, compiled_touches
 
 
 @pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
@@ -18,6 +18,9 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
         pytest.skip("numba is not installed")
     monkeypatch.setattr(choice, "_chosen", name)
     monkeypatch.setattr(compiled_ties, "_SHORT", 1 << 30 if one_by_one else 0)
+    compiled_ties._plan.cache_clear()
     monkeypatch.setattr(compiled_ties, "_LEAST", 16)
+    monkeypatch.setattr(compiled_ties, "_LEAST_LISTED", 3)
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
+    monkeypatch.setattr(compiled_classes, "_LEAST", 16)
     return scan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from types import ModuleType
 
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fxcheck.scan import WindowSpec, members, sliding, whole
+from fxcheck.scan import WindowSpec, sliding, whole
 from tests.scan.oracles import Case, laid_out, pools, small_integers, tied_cells
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -39,13 +40,27 @@ def test_ties_are_those_of_a_naive_loop(
     assert not found.truncated
 
 
-@settings(max_examples=60, deadline=None)
-@given(pools())
-def test_members_are_the_cells_that_equal_the_maximum(case: Case) -> None:
-    wanted = tied_cells(case)
-    cells = members(case.x, case.out, case.windows, torch.arange(case.out.numel()))
-    assert cells.shape == (case.out.numel(), case.windows.taps)
-    assert [[cell for cell in row if cell >= 0] for row in cells.tolist()] == list(wanted.values())
+@FUZZ
+@given(pools(), st.sampled_from(["contiguous", "channels_last"]), st.integers(0, 9))
+def test_rivals_are_the_other_maximal_cells_of_another_class(path: ModuleType, case: Case, layout: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    size, channels = prod(case.windows.size_in), case.x.shape[1]
+    classes = torch.randint(2, (2, case.x.shape[0], *case.windows.size_in), generator=generator) if seed else None
+    cells = {number: found for number, found in tied_cells(case).items() if found}
+    picks = torch.zeros(case.out.numel(), dtype=torch.int64)
+    wanted = []
+    for number, found in cells.items():
+        winner = found[int(torch.randint(len(found), (), generator=generator))]
+        picks[number] = winner % size
+        for loser in found:
+            sample = loser // size // channels
+            kinds = [None if classes is None else classes[:, sample].flatten(1)[:, c % size].tolist() for c in (winner, loser)]
+            if loser != winner and (classes is None or kinds[0] != kinds[1]):
+                wanted.append((winner, loser, number))
+    shaped = laid_out(picks.view(case.out.shape), layout)
+    listed = torch.tensor(list(cells), dtype=torch.int64)
+    rivals = path.rivals(case.x, case.out, shaped, case.windows, listed, classes)
+    assert list(zip(*(r.tolist() for r in rivals), strict=True)) == wanted
 
 
 def test_a_windows_own_padding_never_ties(path: ModuleType) -> None:
