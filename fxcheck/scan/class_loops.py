@@ -43,7 +43,7 @@ def _weighted(x, table, keys, padding, salts, total, begin, end):  # type: ignor
     for which in range(2):
         for outer in range(begin, end):
             for out in range(total.shape[2]):
-                outside = np.uint64(0)
+                outside = salts[which]
                 for i in range(inner):
                     total[which, outer, out, i] = 0
                 for tap in range(table.shape[1]):
@@ -55,9 +55,6 @@ def _weighted(x, table, keys, padding, salts, total, begin, end):  # type: ignor
                             total[which, outer, out, i] += x[which, outer, cell, i] * key
                 for i in range(inner):
                     total[which, outer, out, i] = _mix(total[which, outer, out, i] + outside)
-                if salts.size:
-                    for i in range(inner):
-                        total[which, outer, out, i] = _mix(total[which, outer, out, i] + salts[which])
 
 
 def _weighted_last(x, table, keys, padding, salts, total, begin, end):  # type: ignore[no-untyped-def]
@@ -71,12 +68,8 @@ def _weighted_last(x, table, keys, padding, salts, total, begin, end):  # type: 
                     cell = table[out, tap]
                     word += (padding[which] if cell < 0 else cells[cell]) * keys[which, tap]
                 words[out] = word
-            if salts.size:
-                for out in range(words.size):
-                    words[out] = _mix(_mix(words[out]) + salts[which])
-            else:
-                for out in range(words.size):
-                    words[out] = _mix(words[out])
+            for out in range(words.size):
+                words[out] = _mix(words[out] + salts[which])
 
 
 def _salted(classes, keys, total, begin, end):  # type: ignore[no-untyped-def]

@@ -42,7 +42,7 @@ def hashed(x: Tensor, keys: tuple[Keys, Keys]) -> Tensor:
 
 
 def weighted(
-    x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys, salts: Keys | None = None
+    x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys, salts: Keys
 ) -> Tensor:
     """Along one dimension the sum of the cells times their tap's key, mixed. Cells are mixed already: a sum is enough.
 
@@ -52,7 +52,7 @@ def weighted(
         dimension: which spatial dimension, from 0.
         keys: for each hash one key per tap.
         padding: for each hash what stands for a cell of padding.
-        salts: for each hash a key that the result is salted with.
+        salts: for each hash what is added to the sum.
 
     Returns:
         int64 (2, N, *S), with the output size along the dimension.
@@ -68,7 +68,7 @@ def weighted(
             sums[..., into] = torch.add(sums[..., into], cells, alpha=signed(key))
             for part in outside:
                 sums[..., part] += signed(padding[which] * key)
-    return mix(total) if salts is None else salted(mix(total), salts)
+    return salted(total, salts)
 
 
 def salted(classes: Tensor, keys: Keys) -> Tensor:

@@ -47,7 +47,7 @@ def through_windows(classes: Tensor, windows: Windows, salt: int) -> Tensor:
     for dimension, table in enumerate(windows.tables):
         first, second = ([key(which, TAP, dimension, tap) for tap in range(table.shape[1])] for which in range(2))
         last = dimension == len(windows.tables) - 1
-        salts = [key(which, SALT, salt) for which in range(2)] if last else None
+        salts = [key(which, SALT, salt) if last else 0 for which in range(2)]
         classes = _steps(classes).weighted(classes, windows, dimension, (first, second), padding, salts)
         # A row of cells wholly outside hashes like a row of padding cells, so that the dimensions can go one by one.
         padding = [mixed_word(padding[0] * sum(first)), mixed_word(padding[1] * sum(second))]

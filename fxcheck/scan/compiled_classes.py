@@ -27,13 +27,13 @@ def hashed(x: Tensor, keys: tuple[Keys, Keys]) -> Tensor:
 
 
 def weighted(
-    x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys, salts: Keys | None = None
+    x: Tensor, windows: Windows, dimension: int, keys: tuple[Keys, Keys], padding: Keys, salts: Keys
 ) -> Tensor:
     """As ``class_steps.weighted``."""
     table = windows.arrays[dimension]
     before, after = x.shape[1 : dimension + 2], x.shape[dimension + 3 :]
     total = torch.empty(2, *before, len(table), *after, dtype=torch.int64)
-    numbers = table, np.array(keys, np.uint64), np.array(padding, np.uint64), np.array(salts or [], np.uint64)
+    numbers = table, np.array(keys, np.uint64), np.array(padding, np.uint64), np.array(salts, np.uint64)
     inner = (prod(after),) if after else ()
     cells = _words(x.contiguous(), 2, prod(before), x.shape[dimension + 2], *inner)
     loop = _loops().weighted if after else _loops().weighted_last
