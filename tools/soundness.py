@@ -1,7 +1,8 @@
 """Hunt for a step that is certified and wrong: random tiny networks, each with many weights and inputs, beside an oracle.
 
 ``python tools/soundness.py --minutes 10 --jobs 2``; exit status 1 when something was found (its smallest form is then
-written as a test into --out), 2 for bad input, else 0. Ctrl-C ends the run and prints what there is.
+written as a test into --out), 2 for bad input, else 0. It ends at --minutes or --cases, whichever comes first, or at
+Ctrl-C, and prints what there is; files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.soundness.families import FAMILIES, Net  # noqa: E402
-from tests.soundness.laboratory import CaseRecord, run_network, seed_point  # noqa: E402
+from tests.soundness.laboratory import CRASHED, CaseRecord, run_network, seed_point  # noqa: E402
 from tests.soundness.shrink import shrink, source_of_test  # noqa: E402
 from tests.soundness.tally import Tally  # noqa: E402
 
@@ -66,37 +68,59 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment: a process that starts inherits that, and does not die of it while it imports."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def run(hunt: Hunt) -> Tally:
     """Run networks in parallel until the time, the cases or the patience is over."""
     tally, started = Tally(), time.monotonic()
     pool = ProcessPoolExecutor(hunt.jobs, multiprocessing.get_context("spawn"), _start_worker)
     with _bar(hunt) as (progress, bar):
         try:
-            for records in _results(pool, hunt):
+            for records in _results(pool, hunt, started + hunt.seconds if hunt.seconds else None):
                 tally.add(records)
-                spent = time.monotonic() - started
-                progress.update(bar, completed=_done(hunt, tally, spent), description=_told(tally))
-                if (hunt.seconds and spent > hunt.seconds) or (hunt.cases and tally.cases >= hunt.cases):
+                progress.update(bar, completed=_done(hunt, tally, started), description=_told(tally))
+                if hunt.cases and tally.cases >= hunt.cases:
                     break
         except KeyboardInterrupt:
             console.print("interrupted: the tables hold what was done so far")
-        except BrokenProcessPool:
-            console.print("[red]a worker process died; the tables hold what was done before[/red]")
-            tally.failures.append(CaseRecord("crashed", reason="a worker process died"))
+        except WorkerDied as error:
+            console.print(f"{error}; the tables hold what was done before", style="red", markup=False)
+            tally.failures.append(CaseRecord(CRASHED, reason=str(error)))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
     return tally
 
 
-def _results(pool: ProcessPoolExecutor, hunt: Hunt) -> Iterator[list[CaseRecord]]:
+class WorkerDied(Exception):
+    """A process ended without a result."""
+
+
+def _results(pool: ProcessPoolExecutor, hunt: Hunt, until: float | None) -> Iterator[list[CaseRecord]]:
     """Results as they come, a few networks ahead of the workers."""
-    tasks, waiting = hunt.tasks(), set[Future]()
-    while True:
+    tasks, waiting = hunt.tasks(), dict[Future, tuple[str, int]]()
+    while until is None or time.monotonic() < until:
         while len(waiting) < 3 * hunt.jobs:
-            waiting.add(pool.submit(run_network, *next(tasks), hunt.trials))
-        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
+            task = next(tasks)
+            with _deaf():
+                waiting[pool.submit(run_network, *task, hunt.trials)] = task
+        left = None if until is None else max(0.0, until - time.monotonic())
+        for future in wait(waiting, left, FIRST_COMPLETED).done:
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                names = ", ".join(f"{name} {seed}" for name, seed in waiting.values())
+                raise WorkerDied(f"a worker process died, on one of: {names}") from None
+            del waiting[future]
 
 
 def _bar(hunt: Hunt) -> _Bar:
@@ -118,8 +142,8 @@ class _Bar:
         self.progress.stop()
 
 
-def _done(hunt: Hunt, tally: Tally, spent: float) -> float:
-    return tally.cases if hunt.cases else spent
+def _done(hunt: Hunt, tally: Tally, started: float) -> float:
+    return tally.cases if hunt.cases else time.monotonic() - started
 
 
 def _told(tally: Tally) -> str:
@@ -127,19 +151,35 @@ def _told(tally: Tally) -> str:
 
 
 def write_failures(tally: Tally, out: Path, patience: float) -> list[Path]:
-    """Shrink the first failures and write each as a test."""
+    """Shrink the first failures and write each as a test; Ctrl-C leaves the rest as large as they are."""
     written = []
     for record in [r for r in tally.failures if r.family][:_MOST_WRITTEN]:
-        with console.status(f"shrinking {record.family} {record.seed} {record.trial}"):
-            plan = FAMILIES[record.family].plan(record.seed)
-            smallest = shrink(plan, seed_point(Net(plan), record.seed, record.trial), seconds=patience)
+        plan = FAMILIES[record.family].plan(record.seed)
+        smallest = plan, seed_point(Net(plan), record.seed, record.trial)
+        try:
+            with console.status(f"shrinking {record.family} {record.seed} {record.trial}"):
+                smallest = shrink(*smallest, seconds=patience) if patience else smallest
+        except KeyboardInterrupt:
+            patience = 0.0
         name = "".join(c if c.isalnum() else "_" for c in f"{record.family}_{record.seed}_{record.trial}")
         path = out / f"test_found_{name}.py"
         title = f"Found by tools/soundness.py: {record.family}, seed {record.seed}, trial {record.trial}."
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(source_of_test(*smallest, title), encoding="utf-8")
+        _write(path, source_of_test(*smallest, title))
         written.append(path)
     return written
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 def _show(tally: Tally) -> None:
@@ -168,9 +208,11 @@ def _refuse(message: str) -> None:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="How long to run; 0: until Ctrl-C.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="How long to run; 0: no limit.")] = 5.0,
     jobs: Annotated[int, typer.Option(help="Processes.")] = os.cpu_count() or 1,
-    cases: Annotated[int, typer.Option(help="Stop after so many cases; 0: no limit.")] = 0,
+    cases: Annotated[
+        int, typer.Option(help="Stop after so many cases, if the minutes are not over before; 0: no limit.")
+    ] = 0,
     family: Annotated[str, typer.Option(help="One family, or the start of several names, as 'pool:'.")] = "",
     seed: Annotated[int, typer.Option(help="The first seed of every family.")] = 0,
     trials: Annotated[int, typer.Option(help="Weights and inputs of each network.")] = TRIALS,
@@ -185,10 +227,12 @@ def main(
         _refuse(f"--out {out} is a file, not a folder")
     if report is not None and not report.resolve().parent.is_dir():
         _refuse(f"--report {report}: its folder does not exist")
+    if report is not None and report.is_dir():
+        _refuse(f"--report {report} is a folder, not a file")
     tally = run(Hunt(_names(family), seed, trials, jobs, 60 * minutes, cases))
     _show(tally)
     if report is not None:
-        report.write_text("\n".join(t.markdown() for t in tally.tables()), encoding="utf-8")
+        _write(report, "\n".join(t.markdown() for t in tally.tables()))
     for record in tally.failures:
         console.print(f"FAILED {record.family} {record.seed} {record.trial}: {record.verdict} by {record.path} "
                       f"{record.reason}; oracle {record.oracle}", style="red", markup=False)  # fmt: skip

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import fxcheck
 from fxcheck.runtime import build_rows
+from fxcheck.runtime.blocks import blocks_of
 from fxcheck.runtime.gradients import Gradients
-from fxcheck.runtime.rows import Row
+from fxcheck.runtime.rows import Row, RowKind
 from fxcheck.runtime.session import Session
 from tests.runtime.models import Scalars, fully_connected, small_cnn, step_of
 
@@ -202,24 +203,15 @@ def test_ties_between_equal_receptive_fields_need_no_row() -> None:
 
 
 def test_a_row_that_leaves_coordinates_out_keeps_all_rows_of_its_layer_from_moving_them() -> None:
-    """Found by fuzzing: position factors p enter both channels of a conv; one channel's rows came from autograd with p,
-    the other's in closed form without p, and were decided as if they were independent."""
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.p = nn.Parameter(torch.zeros(1, 1, 2, dtype=torch.float64))
-            self.conv = nn.Conv1d(1, 2, 1, bias=False).double()
-            with torch.no_grad():
-                self.conv.weight.copy_(torch.tensor([[[1.0]], [[-1.0]]]))
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = nn.functional.max_pool1d(self.conv(x + self.p), 2)
-            return y[:, 0].sum() + y[:, 1].sum()
-
-    x = torch.ones(1, 1, 2, dtype=torch.float64)
-    step = step_of(fxcheck.instrument(Net(), (x,)), x)
-    # max(p0, p1) + max(-p0, -p1) = |p0 - p1| + ..., and AD picks the same index for both: no direction of p does.
-    assert step.verdict == "uncertified"
+    """w > 0 without p, and -w - 2p > 0: on w alone they contradict each other; another layer's row keeps its p."""
+    rows = [
+        Row(0, RowKind.TIE, None, "pool", 0, slots=(("w", 0),), values=np.array([1.0]), left_out=frozenset({"p"})),
+        Row(0, RowKind.TIE, None, "pool", 1, slots=(("w", 0), ("p", 0)), values=np.array([-1.0, -2.0])),
+        Row(1, RowKind.TIE, None, "other", 0, slots=(("p", 0),), values=np.array([1.0])),
+    ]
+    first, other = blocks_of(rows, lambda name: 1)
+    assert (first.slots, first.system.rows.tolist()) == ((("w", 0),), [[1.0], [-1.0]])
+    assert (other.slots, other.system.rows.tolist()) == ((("p", 0),), [[1.0]])
 
 
 def test_ties_between_pooled_values_of_one_origin_are_in_t_j() -> None:

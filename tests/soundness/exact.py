@@ -6,7 +6,6 @@ with an open cone of directions gives a limit of gradients; one that only a curv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
-from tests.soundness.exact_cone import FINGERPRINTS, HEAD, Cone
+from tests.soundness.exact_cone import FINGERPRINTS, HEAD, Cone, Exhausted, Work
 from tests.soundness.exact_ops import Context, Jet, Unknown, exact
 from tests.soundness.exact_table import operation
 from tests.soundness.program import _LOW, Call, Declined, Program, bind, record
@@ -44,7 +43,7 @@ class Pieces:
     rounded: bool = False
     cones: tuple[Cone, ...] = ()
 
-    def curves(self, random: np.random.Generator, size: float, each: int = 12, most: int = 240) -> Iterator[np.ndarray]:
+    def curves(self, random: np.random.Generator, size: float, each: int = 40, most: int = 480) -> Iterator[np.ndarray]:
         """Points of curves w + t v + t^2 u into the possible pieces.
 
         Args:
@@ -83,7 +82,7 @@ class _Branch:
 
 def pieces_of(
     parameters: Sequence[Tensor], value: Callable[[], Tensor], *, coordinates: int = 80, branches: int = 1500,
-    seconds: float = 3.0,
+    work: float = 1.2e7,
 ) -> Pieces | None:  # fmt: skip
     """Enumerate the pieces around the current parameters.
 
@@ -92,7 +91,7 @@ def pieces_of(
         value: computes the scalar.
         coordinates: at most so many are followed.
         branches: where to stop, then incomplete.
-        seconds: likewise.
+        work: likewise, in exact numbers computed (``Work``), so that the answer does not depend on the machine.
 
     Returns:
         The pieces; None when the program has other operations or too many coordinates.
@@ -100,7 +99,7 @@ def pieces_of(
     if sum(p.numel() for p in parameters) > coordinates:
         return None
     try:
-        return _Explorer(record(parameters, value)).pieces(branches, time.monotonic() + seconds)
+        return _Explorer(record(parameters, value), Work(work)).pieces(branches)
     except (Declined, OverflowError):
         return None
 
@@ -108,13 +107,13 @@ def pieces_of(
 class _Explorer:
     """Interprets a program once for each branch, from the call at which it leaves another."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, work: Work) -> None:
+        self.program, self.work = program, work
         self.count = sum(p.numel() for p in program.parameters)
         self.channels = HEAD + self.count
         self.caches: list[dict[Any, Any]] = [{} for _ in program.calls]
         self.rounded = False
-        self.stack = [_Branch(0, self._root(), (), Cone.whole_space(self.count))]
+        self.stack = [_Branch(0, self._root(), (), Cone.whole_space(self.count, work))]
         self.branch, self.position, self.told = self.stack[0], 0, []
         self.storages: dict[int, set[int]] = {}
         for call in program.calls:
@@ -134,16 +133,20 @@ class _Explorer:
             env[id(p)] = Jet(data.reshape(self.channels, *p.shape))
         return env
 
-    def pieces(self, branches: int, until: float) -> Pieces:
-        """Run all branches."""
+    def pieces(self, branches: int) -> Pieces:
+        """Run all branches, or as many as the work allows."""
         found: dict[bool, set[tuple[float, ...]]] = {True: set(), False: set()}
         done, cones = 0, []
-        while self.stack and done < branches and time.monotonic() < until:
+        while self.stack and done < branches:
             done += 1
+            branch = self.stack.pop()
             try:
-                gradient = self._run(self.stack.pop())
+                gradient = self._run(branch)
             except _Dead:
                 continue
+            except Exhausted:
+                self.stack.append(branch)
+                break
             cones += [self.cone] if not self.cone.proved and gradient not in found[False] else []
             found[self.cone.proved].add(gradient)
         proved, possible = (np.array(sorted(found[k])).reshape(-1, self.count) for k in (True, False))
@@ -177,7 +180,9 @@ class _Explorer:
             bind(env, call.result, call.function(*args, **kwargs))
             return
         ctx = Context(call, self.channels, self._sign, None if overridden else self.caches[self.at])
-        bind(env, call.result, operation(ctx, args, kwargs))
+        result = operation(ctx, args, kwargs)
+        self.work.spend(sum(j.data.size for j in tree_iter((args, kwargs, result)) if isinstance(j, Jet)))
+        bind(env, call.result, result)
 
     def _has_views(self, tensor: Tensor, env: dict[int, Any]) -> bool:
         return any(i in env for i in self.storages[tensor.untyped_storage()._cdata] - {id(tensor)})
@@ -185,6 +190,7 @@ class _Explorer:
     def _sign(self, column: np.ndarray, seen: float | None) -> int:
         """The sign of a function next to the point; 0 only where it is the zero function of this piece."""
         value = column[0]
+        self.work.spend(len(column))
         if isinstance(value, float):
             if abs(value) < _CLOSE:
                 raise Declined("a kink close to a value that is not rational")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -14,11 +14,33 @@ FINGERPRINTS = 3
 HEAD = 1 + FINGERPRINTS
 
 
-def gordan(rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+class Exhausted(Exception):
+    """More work than was allowed."""
+
+
+@dataclass
+class Work:
+    """What an enumeration may still spend, in exact numbers computed: the same on every machine."""
+
+    left: float = float("inf")
+
+    def spend(self, numbers: int) -> None:
+        """Count numbers computed.
+
+        Raises:
+            Exhausted: nothing is left.
+        """
+        self.left -= numbers
+        if self.left < 0:
+            raise Exhausted
+
+
+def gordan(rows: np.ndarray, work: Work | None = None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Decide whether some v has ``rows @ v > 0``, by an integer simplex with Bland's rule.
 
     Args:
         rows: (K, D) of Python integers, K at least 1.
+        work: counts the pivots; unlimited when not given.
 
     Returns:
         ``(y, None)``: y >= 0, not 0, with y @ rows = 0; or ``(None, v)``: integers v with rows @ v > 0. Either is
@@ -32,7 +54,7 @@ def gordan(rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     table[count, -1] = 1
     table[-1] = -table[: count + 1].sum(axis=0)
     table[-1, count : 2 * count + 1] = 0
-    basis, scale = _solved(table, count)
+    basis, scale = _solved(table, count, work or Work())
     if table[-1, -1] == 0:
         y = np.zeros(count, dtype=object)
         for i, column in enumerate(basis):
@@ -46,13 +68,14 @@ def gordan(rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     return None, v
 
 
-def _solved(table: np.ndarray, count: int) -> tuple[list[int], int]:
+def _solved(table: np.ndarray, count: int, work: Work) -> tuple[list[int], int]:
     """Minimise in place the sum of the artificial variables; the basis and the common denominator."""
     basis, scale = list(range(count, 2 * count + 1)), 1
     while True:
         entering = next((j for j in range(count) if table[-1, j] < 0), None)
         if entering is None:
             return basis, scale
+        work.spend(4 * table.size)  # integers grow
         able = [i for i in range(count + 1) if table[i, entering] > 0]
         leaving = min(able, key=lambda i: (Fraction(table[i, -1], table[i, entering]), basis[i]))
         pivot, row = table[leaving, entering], table[leaving].copy()
@@ -81,21 +104,23 @@ class Cone:
         rows: integer rows (gradient, then fingerprints) of the functions that are positive.
         proved: whether a direction from the point makes all of them positive to first order.
         pool: such directions, in floats, by which most questions are answered.
+        work: of all branches together.
     """
 
     rows: tuple[np.ndarray, ...] = ()
     proved: bool = True
     pool: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    work: Work = field(default_factory=Work)
 
     @staticmethod
-    def whole_space(dimension: int, seed: int = 0) -> Cone:
+    def whole_space(dimension: int, work: Work, seed: int = 0) -> Cone:
         """No decision yet."""
         random = np.random.default_rng(seed)
         axes = np.concatenate([np.eye(dimension), -np.eye(dimension)])
         pool = np.concatenate(
             [random.standard_normal((96, dimension)), axes + 1e-3 * random.standard_normal(axes.shape)]
         )
-        return Cone(pool=pool)
+        return Cone(pool=pool, work=work)
 
     def with_positive(self, column: np.ndarray) -> Cone | None:
         """The branch in which one more function, 0 at the point, is positive nearby.
@@ -112,15 +137,15 @@ class Cone:
             floats = (slopes / max(abs(s) for s in slopes)).astype(float)
             pool = self.pool[self.pool @ floats > 1e-9 * np.linalg.norm(self.pool, axis=1) * np.linalg.norm(floats)]
             if len(pool):
-                return Cone(rows, True, pool)
-            _, v = gordan(np.stack([r[:-FINGERPRINTS] for r in rows]))
+                return replace(self, rows=rows, pool=pool)
+            _, v = gordan(np.stack([r[:-FINGERPRINTS] for r in rows]), self.work)
             if v is not None:
-                return Cone(rows, True, (v / max(abs(x) for x in v)).astype(float)[None])
+                return replace(self, rows=rows, pool=(v / max(abs(x) for x in v)).astype(float)[None])
         table = np.stack(rows)
-        y, _ = gordan(table[:, :-1])
+        y, _ = gordan(table[:, :-1], self.work)
         if y is not None and y.dot(table[:, -1]) == 0:
             return None
-        return Cone(rows, False, self.pool)
+        return replace(self, rows=rows, proved=False)
 
     def edges(self, random: np.random.Generator) -> Iterator[np.ndarray]:
         """Random directions in the closed cone, along which the decisions that exclude each other are flat."""

@@ -158,6 +158,25 @@ def multiply(ctx: Context, a: Any, b: Any) -> Any:
     return Jet(times(_aligned(a, rank), _aligned(b, rank)))
 
 
+def add_product(ctx: Context, start: Any, a: Any, b: Any, value: Any = 1) -> Any:
+    """``addcmul``: start + value a b."""
+    return _sum(ctx, start, multiply(ctx, _scaled(ctx, a, value), ctx.jet(b)))
+
+
+def between(ctx: Context, start: Any, end: Any, weight: Any) -> Any:
+    """``lerp``: start + weight (end - start)."""
+    return _sum(ctx, start, multiply(ctx, ctx.jet(weight), _sum(ctx, end, _scaled(ctx, start, -1))))
+
+
+def _scaled(ctx: Context, a: Any, factor: Any) -> Jet:
+    return Jet(ctx.jet(a).data * exact(np.array(float(factor))).item())
+
+
+def _sum(ctx: Context, a: Any, b: Any) -> Jet:
+    rank = max(len(ctx.jet(a).shape), len(ctx.jet(b).shape))
+    return Jet(_aligned(ctx.jet(a), rank) + _aligned(ctx.jet(b), rank))
+
+
 def bilinear(ctx: Context, function: Callable[[Tensor, Tensor], Tensor], a: Jet, b: Jet) -> Jet:
     """A product in which each output meets an entry of ``b`` with at most one entry of ``a``."""
 
@@ -183,8 +202,11 @@ def bilinear(ctx: Context, function: Callable[[Tensor, Tensor], Tensor], a: Jet,
 def product(first: int, second: int, bias: int | None = None) -> Callable[..., Any]:
     """A call that multiplies two of its arguments and adds a third (``addmm``, ``convolution``)."""
 
-    def apply(ctx: Context, *args: Any, **kwargs: Any) -> Any:
+    def apply(ctx: Context, *args: Any, alpha: Any = 1, **kwargs: Any) -> Any:
         a, b = args[first], args[second]
+        if alpha != 1:
+            a = _scaled(ctx, a, alpha)
+            args = tuple(_with(args, {first: a}))
         if not (isinstance(a, Jet) and isinstance(b, Jet)):
             return affine(ctx, *args, **kwargs)
 

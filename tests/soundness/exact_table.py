@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.soundness import exact_kinks as kinks
-from tests.soundness.exact_ops import Context, Jet, affine, multiply, product, smooth
+from tests.soundness.exact_ops import Context, Jet, add_product, affine, between, multiply, product, smooth
 from tests.soundness.program import Declined
 
 _AFFINE = """
@@ -17,7 +17,7 @@ adaptive_avg_pool1d adaptive_avg_pool2d gather index_select embedding split spli
 diagonal diag unfold im2col cumsum masked_fill where upsample_nearest1d upsample_nearest2d upsample_linear1d
 upsample_bilinear2d tril triu repeat movedim narrow lift_fresh nll_loss_forward nll_loss2d_forward pixel_shuffle
 as_strided ones_like zeros_like new_zeros new_ones new_full full_like empty_like channel_shuffle positive trace
-select_scatter slice_scatter flatten ravel unflatten
+select_scatter slice_scatter index_add scatter_add col2im pixel_unshuffle diag_embed flatten ravel unflatten
 """.split()  # noqa: SIM905
 _SMOOTH = """
 exp log sqrt rsqrt sigmoid tanh softplus log_sigmoid_forward gelu silu mish erf sin cos _softmax _log_softmax
@@ -68,6 +68,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
                     kinks.normalised),
     "mul": multiply,
+    "addcmul": add_product,
+    "lerp": between,
     "div": _divide,
     "clamp": kinks.clamp,
     "_prelu_kernel": kinks.prelu,

@@ -16,10 +16,10 @@ import fxcheck
 from fxcheck.errors import FxcheckError
 from fxcheck.records.step import CERTIFIED, StepResult
 from fxcheck.runtime.checked import CheckedModule
-from tests.runtime.oracle import hints_from
 from tests.soundness.families import FAMILIES, Net, Plan, Point, loss_of
 from tests.soundness.families.losses import LOSSES
 from tests.soundness.families.points import point_of
+from tests.soundness.hints import hints_from
 from tests.soundness.oracle import Judgement, Verdict, judge
 from tests.soundness.paths import IDLE, Spent, path_of, reason_of, watched
 
@@ -91,11 +91,11 @@ class Bench:
             options["wrt"] = [p for _, p in self.net.trained()]
         self.checked: CheckedModule = fxcheck.instrument(self.net, self.net.inputs_of(example)[0], **options)
 
-    def step(self, point: Point, spent: Spent) -> tuple[StepResult, tuple[str, ...]]:
+    def step(self, point: Point, spent: Spent) -> tuple[StepResult, tuple[str, ...], str]:
         """Run one checked step.
 
         Returns:
-            Its result, and the path of its certificate.
+            Its result, the path of its certificate, and why there is none.
         """
         self.net.load(point)
         self.net.zero_grad()
@@ -105,7 +105,9 @@ class Bench:
             loss = loss_of(self.net, self.checked, point)
             if loss.requires_grad:
                 loss.backward()
-        return step, path_of(step, session, spent) if step.verdict == CERTIFIED else ()
+        if step.verdict == CERTIFIED:
+            return step, path_of(step, session, spent), ""
+        return step, (), reason_of(step, session)
 
     def differs(self, point: Point) -> float:
         """How far the last step's gradient is from the plain network's, relative to its size."""
@@ -203,7 +205,7 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     try:
-        step, path = bench.step(point, spent)
+        step, path, reason = bench.step(point, spent)
         seconds["step"] = time.perf_counter() - started
         gap = bench.differs(point)
     except FxcheckError as error:
@@ -213,7 +215,6 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
     if gap > _EQUAL:
         return CaseRecord(CRASHED, reason="its gradient is not the network's", distance=gap, seconds=seconds)
     touched, ties = sum(x.touched for x in step.layers), sum(x.ties for x in step.layers)
-    reason = "" if step.verdict == CERTIFIED else reason_of(step)
     idle = path == (IDLE,)
     if (idle or reason) and trial % _SAMPLED[idle]:
         return CaseRecord(step.verdict or "", path, reason, touched=touched, ties=ties, seconds=seconds)

@@ -82,13 +82,12 @@ def _tests(step: StepResult, session: Session, spent: Spent) -> dict[str, Callab
     }
 
 
-def reason_of(step: StepResult) -> str:
-    """Why a step was not certified: the reason and the kind of text, without names and numbers."""
-    text = step.text
-    for phrase in _PHRASES:
-        if phrase in text:
-            return f"{step.reason}: {phrase}"
-    return f"{step.reason}: {text[:60]}"
+def reason_of(step: StepResult, session: Session) -> str:
+    """Why a step was not certified: the reason, the kind of text without names and numbers, and what refuted it."""
+    phrase = next((p for p in _PHRASES if p in step.text), step.text[:60])
+    infeasible = session.decided.infeasible if session.decided is not None else []
+    by = f", by {infeasible[0][1].how}" if infeasible else ""
+    return f"{step.reason}: {phrase}{by}"
 
 
 _PHRASES = (

@@ -64,6 +64,16 @@ class Program:
     calls: tuple[Call, ...]
     output: Tensor
 
+    def dtypes(self) -> set[torch.dtype]:
+        """Of the parameters and of all floats that are computed from them."""
+        reached, found = {id(p) for p in self.parameters}, {p.dtype for p in self.parameters}
+        for call in self.calls:
+            if any(id(t) in reached for t in call.tensors()):
+                results = [t for t in tree_iter(call.result) if isinstance(t, Tensor)]
+                reached.update(map(id, results))
+                found.update(t.dtype for t in results if t.dtype.is_floating_point)
+        return found
+
     def lifted(self, leaves: Sequence[Tensor]) -> Tensor:
         """The scalar in float64 with other values of the parameters, differentiable by ``leaves``.
 

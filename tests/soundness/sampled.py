@@ -39,8 +39,8 @@ class Landscape:
     """A scalar as a function of one vector, with backward's gradient.
 
     Args:
-        parameters: the coordinates; left as they were after each call. Below float64 the neighbourhood is read in
-            float64 from the stored values, the center itself as it is computed.
+        parameters: the coordinates; left as they were after each call. Where anything is computed below float64, the
+            neighbourhood is read in float64 from the stored values, the center itself as it is computed.
         value: computes the scalar; deterministic.
     """
 
@@ -49,9 +49,11 @@ class Landscape:
         self.sizes = [p.numel() for p in parameters]
         self.total = sum(self.sizes)
         self.center = [p.detach().clone() for p in parameters]
-        self.equal = max((_EQUAL.get(p.dtype, 1e-3) for p in parameters), default=1e-5)
-        self.low = any(p.dtype != torch.float64 for p in parameters)
-        self.program = record(parameters, value) if self.low else None
+        program = record(parameters, value)
+        dtypes = program.dtypes()
+        self.equal = max((_EQUAL.get(d, 1e-3) for d in dtypes), default=1e-5)
+        self.low = bool(dtypes - {torch.float64})
+        self.program = program if self.low else None
 
     def here(self) -> Sample:
         """What the program under test computes at the point itself."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.runtime.oracle import Answer
 from tests.runtime.test_traps_at_run_time import (
     PAIR,
     SAWTOOTH,
@@ -22,13 +21,14 @@ from tests.runtime.test_traps_at_run_time import (
     told,
     weighted,
 )
+from tests.soundness.oracle import Verdict
 
 relu = torch.relu
 
 
-def assert_not_certified(case: Case) -> None:
+def assert_not_certified(case: Case, word: Verdict = Verdict.OUTSIDE) -> None:
     """AD's gradient lies outside, so neither a step nor the model may be certified."""
-    assert gradient_is(case) is Answer.OUTSIDE, "the case must be a trap"
+    assert gradient_is(case) is word, "the case must be a trap"
     step = run(case)
     assert step is None or step.verdict != "certified", told(step)
 
@@ -94,7 +94,7 @@ def test_a_norm_at_its_singular_point() -> None:
 def test_rounding_inside_a_chain_hits_a_kink_off_it() -> None:
     """relu(y + 1 - 1) for y = w and y = -w, whose difference is w: at 1e-20 the ReLUs see 0, and AD gives 0."""
     model = of(lambda s, x: relu(F.linear(x, s.w) + 1 - 1), w=[[1e-20]])
-    assert_not_certified(Case("", model, PAIR, differ))
+    assert_not_certified(Case("", model, PAIR, differ), Verdict.ROUNDING)
 
 
 def test_position_wise_parameters_of_a_normalisation_tell_positions_apart() -> None:
@@ -123,3 +123,17 @@ def test_gamma_0_leaves_rows_on_gamma_alone() -> None:
     signals = given([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [3.0, 0.0]]])
     module = of(model, w=[[[1.0], [-1.0]]], g=[0.0], b=[1.0])
     assert_not_certified(Case("", module, signals, weighted([[[3.0]], [[-1.0]]])))
+
+
+def test_a_row_that_leaves_coordinates_out_keeps_them_from_moving() -> None:
+    """max(y0, y1) - max(y1, y0) = 0, where AD picks y0 and y1, for y = <w, x + p> with position factors p.
+
+    The first row, a difference of patches, is on w alone; the second comes from autograd behind the flip and has p.
+    """
+
+    def model(s: Any, x: Tensor) -> Tensor:
+        y = conv(s, x + s.p)
+        return F.max_pool1d(y, 2) - F.max_pool1d(y.flip(2), 2)
+
+    module = of(model, w=[[[1.0], [1.0]]], p=[[0.0, 0.0], [0.0, 0.0]])
+    assert_not_certified(Case("", module, given([[[1.0, 0.0], [0.0, 1.0]]])))

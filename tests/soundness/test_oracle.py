@@ -171,6 +171,35 @@ def test_rounding() -> None:
     assert x.dtype is torch.float32 and x.item() == 0.5
 
 
+def test_a_float32_part_of_a_float64_program_is_no_jump() -> None:
+    w, b = leaves([0.0, 1.0], [0.0, -1.0])
+    low = judge([w, b], lambda: (relu(w + b) - relu((-w).float() - b.float()).double()).sum())
+    assert low.verdict is OUTSIDE, low
+    low = judge([w, b], lambda: (relu(w + b) + 2 * relu(w.float() + b.float()).double()).sum())
+    assert low.verdict is INSIDE, low
+
+
+def test_products_with_factors_are_exact() -> None:
+    """relu(x w - b) - relu(2 b - x w): right only in a narrow cone, which the pieces show."""
+    x = torch.tensor([[1.0, 1.0], [0.0, -1.0]], dtype=D)
+    c = torch.tensor([[1.0, -1.0], [-2.0, 2.0]], dtype=D)
+    one = torch.ones(2, dtype=D)
+    ways = (
+        lambda w, b: relu(torch.addcmul(x @ w, b, one, value=-1)) - relu(torch.addmm(b, x, w, beta=2, alpha=-1)),
+        lambda w, b: relu(torch.addmm(b, x, w, beta=-1)) - relu(torch.lerp(b, 3 * b - x @ w, 1.0)),
+        lambda w, b: relu(torch.addmm(-b, w, x.flip(0).T, alpha=1).T) - relu(torch.addmm(2 * b, w, x.flip(0).T, alpha=-1).T),
+    )  # fmt: skip
+    for way in ways:
+        w, b = leaves([[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0])
+        found = judge([w, b], lambda way=way, w=w, b=b: (way(w, b) * c).sum())
+        pieces = pieces_of([w, b], lambda way=way, w=w, b=b: (way(w, b) * c).sum())
+        assert found.verdict is INSIDE and pieces is not None and pieces.complete, found
+        sampled_too = Landscape([w, b], lambda way=way, w=w, b=b: (way(w, b) * c).sum())
+        for _, v in zip(range(20), directions([4, 2], np.random.default_rng(0), ()), strict=False):
+            gradient = sampled_too.at(v).gradient
+            assert np.abs(pieces.proved - gradient).max(axis=1).min() < 1e-9, "a piece is missing"
+
+
 def test_bfloat16() -> None:
     w = torch.tensor([[1.0, -1.0]], dtype=torch.bfloat16, requires_grad=True)
     x = torch.ones(1, 2, dtype=torch.bfloat16)
@@ -215,7 +244,7 @@ def test_exact_and_sampled_agree() -> None:
     answered, answers = 0, {INSIDE: 0, OUTSIDE: 0}
     for seed in range(200):
         parameters, value = tiny(seed)
-        pieces = pieces_of(parameters, value, branches=40, seconds=0.08)
+        pieces = pieces_of(parameters, value, branches=40, work=3e5)
         assert pieces is not None
         landscape = Landscape(parameters, value)
         start, random = landscape.here(), np.random.default_rng(seed)
@@ -235,6 +264,17 @@ def test_exact_and_sampled_agree() -> None:
             answered += 1
             assert {first, second} != {INSIDE, OUTSIDE}, seed
     assert answered == 50 and answers[INSIDE] > 100 and answers[OUTSIDE] > 2, answers
+
+
+def test_what_the_pieces_may_cost_is_counted_not_timed() -> None:
+    parameters, value = tiny(3)
+    all_of_them = pieces_of(parameters, value)
+    assert all_of_them is not None and all_of_them.complete
+    for work in (100.0, 3e3, 1e4):
+        short, again = (pieces_of(parameters, value, work=work) for _ in range(2))
+        assert short is not None and again is not None
+        assert not short.complete and np.array_equal(short.proved, again.proved)
+        assert len(short.proved) < len(all_of_them.proved)
 
 
 def test_the_parameters_and_the_seed() -> None:

@@ -44,8 +44,15 @@ def _overlapping(self: Of) -> Tensor:
 
 
 def _four_maxes(self: Of) -> Tensor:
+    """At 0 AD picks t and u: (2, -1), a vertex of dC = [-2, 2] x [-1, 1]."""
     t, u = self.t, self.u
     return _first_max(2 * _first_max(t, -t), _first_max(u, -u)) - _first_max(u, -u)
+
+
+def _four_maxes_of_which_two_split(self: Of) -> Tensor:
+    """The same function; at 0 AD gives (0, 1/2) for the outer maximum and (0, -1) for the last: (0, 1.5)."""
+    t, u = self.t, self.u
+    return torch.maximum(2 * torch.maximum(t, -t), _first_max(u, -u)) - _first_max(-u, u)
 
 
 def _two_maxes(self: Of) -> Tensor:
@@ -109,7 +116,10 @@ CASES = (
          NOT_CERTIFIED, nothing, wrt=lambda m: [m.w]),
     Case("tangential: h(w1) - relu(w1 - w2^2)", of(lambda s: one_sided_up(s.w1) - relu(s.w1 - s.w2**2), w1=0.0, w2=0.0),
          NOT_CERTIFIED, nothing),
-    Case("max(2|t|, |u|) - |u| by four maxes", of(_four_maxes, t=0.0, u=0.0), NOT_CERTIFIED, nothing),
+    Case("max(2|t|, |u|) - |u| by four maxes that pick, where AD is right", of(_four_maxes, t=0.0, u=0.0),
+         (CERTIFIED, RUNTIME, UNCOVERED), nothing),
+    Case("max(2|t|, |u|) - |u| by four maxes, two of which split", of(_four_maxes_of_which_two_split, t=0.0, u=0.0),
+         NOT_CERTIFIED, nothing),
     Case("max(w, -w) - max(-w, w)", of(_two_maxes, w=0.0), NOT_CERTIFIED, nothing),
     Case("smooth criterion assumed: two outputs", of(_smooth_criterion, w=0.0, b=0.0), (CERTIFIED, RUNTIME), nothing, "T4|T6"),
     Case("smooth criterion broken by the loss", of(_smooth_criterion, w=0.0, b=0.0), NOT_CERTIFIED, nothing,

@@ -2,13 +2,16 @@
 
 from tests.soundness.families import (
     activations,
+    attacks,
     connected,
     criteria,
     maxima,
     normalised,
     numbers,
+    rows,
     stacks,
     structures,
+    theorems,
     traps,
     windows,
 )
@@ -16,4 +19,18 @@ from tests.soundness.families.plan import Net, Plan, Point, Step, loss_of, short
 from tests.soundness.families.registry import FAMILIES, Family
 
 __all__ = ["FAMILIES", "Family", "Net", "Plan", "Point", "Step", "loss_of", "short"]
-_THEMES = (activations, connected, criteria, maxima, normalised, numbers, stacks, structures, traps, windows)
+_THEMES = (
+    activations,
+    attacks,
+    connected,
+    criteria,
+    maxima,
+    normalised,
+    numbers,
+    rows,
+    stacks,
+    structures,
+    theorems,
+    traps,
+    windows,
+)

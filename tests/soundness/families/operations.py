@@ -129,6 +129,14 @@ def _frozen_affine(_: None, on: Values, scale: int, shift: int) -> Tensor:
     return on[0] * float(scale) + float(shift)
 
 
+def _skew(_: None, on: Values, k: int, dim: int) -> Tensor:
+    """Mix neighbouring entries by integer matrices of determinant 1, [[1 + k k, k], [k, 1]]."""
+    v = on[0].movedim(dim, -1)
+    size = v.shape[-1]
+    up = torch.eye(size, dtype=v.dtype) + k * torch.diag(torch.ones(size - 1, dtype=v.dtype), 1)
+    return (v @ up @ up.mT).movedim(-1, dim)
+
+
 def _over(function: Callable[..., Tensor]) -> Op:
     return Op(lambda _, on, *args: function(on[0], *args))
 
@@ -137,7 +145,44 @@ def _of_all(function: Callable[..., Tensor]) -> Op:
     return Op(lambda _, on, *args: function(*on, *args))
 
 
+def _relu_on_view(v: Tensor) -> Tensor:
+    v = v * 1
+    F.relu_(v[:, 1::2])
+    return v
+
+
+def _shifted_view(v: Tensor) -> Tensor:
+    v = v * 1
+    half = v[:, : v.shape[1] // 2]
+    half += v[:, v.shape[1] // 2 :]
+    return v
+
+
+def _addmm(part: nn.Module, on: Values, beta: int, alpha: int) -> Tensor:
+    w = part.weight
+    return torch.addmm(w[0], on[0], w[1:], beta=beta, alpha=alpha)  # type: ignore[index]
+
+
+_ODD: dict[str, Op] = {
+    "centred": Op(lambda _, on: on[0] - on[0].mean(1, keepdim=True)),
+    "cumsum": Op(lambda _, on, dim: on[0].cumsum(dim)), "roll": Op(lambda _, on, dim: on[0].roll(1, dim)),
+    "picked": Op(lambda _, on: on[0][:, torch.zeros(on[0].shape[1], dtype=torch.long)]),
+    "cubed": Op(lambda _, on: on[0] ** 3),
+    "mixed": Op(lambda _, on, k: on[0] + k * on[0].flip(0)),
+    "outer": Op(lambda part, on: on[0] @ torch.outer(part.weight, part.weight), lambda on: Numbers(on[0].shape[1])),
+    "mirrored": Op(lambda part, on: on[0] @ part.weight + on[0].flip(1) @ part.weight.t().flip(0),
+                   lambda on: Numbers(on[0].shape[1], on[0].shape[1])),
+    "addmm": Op(_addmm, lambda on, *_: Numbers(on[0].shape[1] + 1, 2)),
+    "lerp": Op(lambda part, on: torch.lerp(on[0], on[1], part.weight), lambda on: Numbers(1)),
+    "pixel_shuffle": Op(lambda _, on: F.pixel_shuffle(on[0], 2)),
+    "channel_shuffle": Op(lambda _, on: F.channel_shuffle(on[0], 2)),
+    "relu_on_view": Op(lambda _, on: _relu_on_view(on[0])), "shifted_view": Op(lambda _, on: _shifted_view(on[0])),
+    "matmul": Op(lambda _, on: on[0] @ on[1]),
+    "unfold": Op(lambda _, on: F.unfold(on[0], 2).transpose(1, 2)),
+}  # fmt: skip
+"""Of ``attacks``."""
 OPS: dict[str, Op] = {
+    **_ODD,
     "linear": Op(_call, _linear),
     "conv": Op(_call, _conv),
     "conv_transpose": Op(_call, _conv_transpose),
@@ -171,7 +216,7 @@ OPS: dict[str, Op] = {
     "part": _over(lambda v, dim, start, stop: v.narrow(dim, start, stop - start)),
     "flip": _over(lambda v, dim: v.flip(dim)), "transpose": _over(lambda v: v.transpose(1, 2)),
     "channel": _over(lambda v: v[:, None]), "flatten": _over(lambda v: v.flatten(1)),
-    "pad": Op(_pad), "interpolate": Op(_interpolate),
+    "skew": Op(_skew), "pad": Op(_pad), "interpolate": Op(_interpolate),
     "dropout": _over(lambda v: F.dropout(v, 0.5, True)), "depth_mask": Op(_depth_mask),
     "exp": _over(torch.exp), "tanh": _over(torch.tanh), "sum": _over(lambda v, dim: v.sum(dim)),
     "mean": _over(lambda v, dim: v.mean(dim)), "softmax": _over(lambda v, dim: v.softmax(dim)),

@@ -1,0 +1,91 @@
+"""Wrong readings of a forward: touches, picks, positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tests.soundness.faults.record import NAMED, TRAPS, fault
+
+
+@fault("4.3", "passes.plan_checks:_Planner._touches", f"{TRAPS}[in place]")
+def in_place_is_not_seen(right: Any) -> Any:
+    """Touches of operations that overwrite their operand are not recorded."""
+
+    def wrong(self: Any, unit: Any, plan: Any) -> None:
+        node = self.facts.graph.nodes[unit.node]
+        if not (node.called_as or node.op).split(".")[1].endswith("_"):
+            right(self, unit, plan)
+
+    return wrong
+
+
+@fault("4.3", "runtime.collector:Collector._settle_guards", f"{NAMED}test_rounding_inside_a_chain_hits_a_kink_off_it")
+def rounding_moves_no_kink(right: Any) -> Any:
+    """Inside a chain the kinks are hit where the root equals them."""
+    return lambda self: None
+
+
+@fault("2, Algorithm 1", "runtime.collector:Collector._dimension", f"{NAMED}test_cummax_picks_the_last_of_equals")
+def first_index(right: Any) -> Any:
+    """AD's pick is the first maximal entry, rather than the one that the forward returned."""
+
+    def wrong(self: Any, check: Any, values: list[torch.Tensor], live: list[torch.Tensor]) -> None:
+        if check.operator.split(".")[1].startswith("cum"):
+            dim = check.arguments["dim"]
+            x, extrema = (v.movedim(dim, -1) for v in values[:2])
+            first = (x[..., None, :] == extrema[..., :, None]).int().argmax(-1).movedim(-1, dim)
+            values = [*values[:2], first, *values[3:]]
+        right(self, check, values, live)
+
+    return wrong
+
+
+@fault("4.11", "runtime.ties_found:entries_that_win", f"{NAMED}test_a_touched_entry_that_wins_needs_its_row")
+def no_touch_wins(right: Any) -> Any:
+    """Touched entries under a max lose it."""
+    return lambda check, x, maxima, entries: torch.zeros_like(entries, dtype=torch.bool)
+
+
+@fault(
+    "4.10", "runtime.position_classes:PositionClasses._pooled", f"{NAMED}test_the_padding_of_a_pool_is_not_a_zero_pixel"
+)
+def padding_is_a_zero_pixel(right: Any) -> Any:
+    """Position classes without a padding token."""
+
+    def wrong(self: Any, node: Any) -> Any:
+        from fxcheck.runtime.windows_of import pooling_windows
+        from fxcheck.scan import classes
+
+        operand = self.facts.graph.nodes[node.arguments["self"].id]
+        before = self.of(operand.id)
+        if before is None or operand.op != "fxcheck.input":
+            return right(self, node)
+        padded, arguments = self._padded_with_zeros(before, {**node.arguments, "input": node.arguments["self"]})
+        windows = pooling_windows(
+            node.op, arguments, tuple(padded.shape[2:]), self._pooled_size(node, before.shape[2:])
+        )
+        return classes.through_windows(padded, windows, node.id)
+
+    return wrong
+
+
+@fault(
+    "4.10",
+    "runtime.position_classes:PositionClasses._is_position_free",
+    f"{TRAPS}[position embedding against its flip]",
+)
+def positions_share_parameters(right: Any) -> Any:
+    """Position classes without position-wise parameters."""
+    return lambda self, id_, spatial: right(self, id_, spatial) or self.facts.graph.nodes[id_].op.startswith("fxcheck.")
+
+
+@fault(
+    "4.10",
+    "runtime.position_classes:PositionClasses._entrywise",
+    f"{NAMED}test_position_wise_parameters_of_a_normalisation_tell_positions_apart",
+)
+def normalisation_keeps_classes(right: Any) -> Any:
+    """A layer normalisation leaves position classes alone, its position-wise weight and bias too."""
+    return lambda self, node, base: self._of(node, "input") if base == "layer_norm" else right(self, node, base)
