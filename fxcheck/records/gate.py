@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -74,6 +75,39 @@ class GatedModel:
 
 
 @dataclass(frozen=True)
+class LayerChange:
+    """One layer whose gradient at a kink or tie, or whose verdict, is another one under another torch."""
+
+    layer: str
+    op: str
+    location: str
+    what: tuple[str, ...]
+    """Sentences: ``at 6: 1 -> 0``."""
+    before: str
+    """Verdict under the other torch; ``absent`` if it has no such layer."""
+    after: str
+    """Verdict under the installed torch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "what": list(self.what)}
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """One model under the proxies of another torch and under those of the installed one."""
+
+    model: str
+    before: str
+    after: str
+    layers: tuple[LayerChange, ...] = ()
+    note: str = ""
+    """What the saved proxies did not hold, so that it could not be compared."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "layers": [layer.to_dict() for layer in self.layers]}
+
+
+@dataclass(frozen=True)
 class GateResult:
     """All models of one run."""
 
@@ -82,10 +116,23 @@ class GateResult:
     """Sentences: ignores that match nothing."""
     stale: tuple[tuple[str, str, str, str], ...] = ()
     """Entries of the baseline that were not found again, as ``GateFinding.key``."""
+    old_torch: str = ""
+    """Whose saved proxies were compared with (``--torch-proxies``); empty when none were."""
+    changes: tuple[ModelChange, ...] = ()
+    """For each model that was compared."""
 
     @property
     def findings(self) -> tuple[GateFinding, ...]:
         return tuple(f for m in self.models for f in m.findings)
+
+    def count(self, standing: Standing) -> int:
+        return sum(f.standing is standing for f in self.findings)
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """How many models have each verdict (``error`` where there is none), and how many findings each code."""
+        verdicts = Counter("error" if m.report is None else str(m.report.verdict) for m in self.models)
+        codes = Counter(f.code for f in self.findings)
+        return {"verdicts": dict(sorted(verdicts.items())), "codes": dict(sorted(codes.items()))}
 
     @property
     def status(self) -> int:
