@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from fxcheck.records.finding import Verdict
     from fxcheck.records.report import Report
     from fxcheck.records.step import StepResult
+    from fxcheck.render.run_html import save_run
     from fxcheck.runtime.checked import CheckedModule
 
 __version__ = "0.1.0"
 __all__ = ["CheckedModule", "FxcheckError", "NonFiniteError", "Report", "StepError", "StepResult", "UncoveredModel",
-           "Verdict", "__version__", "analyze", "instrument"]  # fmt: skip
+           "Verdict", "__version__", "analyze", "instrument", "save_run"]  # fmt: skip
 
 _HOMES = {
     "analyze": "fxcheck.api",
     "instrument": "fxcheck.api",
+    "save_run": "fxcheck.render.run_html",
     "FxcheckError": "fxcheck.errors",
     "NonFiniteError": "fxcheck.errors",
     "StepError": "fxcheck.errors",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from fxcheck.capture.export import SAME_AS_OUTPUT, Captured, capture, captured_archive
-from fxcheck.capture.inputs import example_inputs, first_accepted, parse_shape
+from fxcheck.capture.inputs import Example, example_inputs, first_accepted, parse_shape
 from fxcheck.capture.numeric import compare_numerically
-from fxcheck.capture.target import load, load_callable
+from fxcheck.capture.target import Loaded, load, load_callable
 from fxcheck.errors import UsageError
 from fxcheck.ops.measured import Measured
 from fxcheck.ops.proxies import SavedFirst
 from fxcheck.ops.proxies import load as load_proxies
+from fxcheck.passes.connect_layers import connect_layers
 from fxcheck.passes.pipeline import study
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.proxy_table import ProxyTable
@@ -144,23 +145,47 @@ def analyze_target(spec: TargetSpec) -> Report:
     Raises:
         FxcheckError: bad target, flag, input or model; the message says what and what to do.
     """
+    return analyze_target_under(spec, [spec.proxies])[0]
+
+
+def analyze_target_under(spec: TargetSpec, proxies: Sequence[Any]) -> list[Report]:
+    """One capture of a TARGET, classified under several sources of proxies.
+
+    Args:
+        spec: the TARGET and its flags; its own ``proxies`` are not looked at.
+        proxies: sources as in ``analyze``.
+
+    Returns:
+        A report for each source.
+
+    Raises:
+        FxcheckError: as ``analyze_target``.
+    """
     started = time.perf_counter()
     loaded = load(spec.target, spec.arguments, meta=spec.meta)
+    captured, example = _captured_target(spec, loaded)
+    seconds = time.perf_counter() - started
+    reports = [
+        report_on(captured, spec.target, batch_size=spec.batch_size, proxies=source, capture_seconds=seconds)
+        for source in proxies
+    ]
+    if not spec.numeric:
+        return reports
+    if loaded.module is None or example is None:
+        raise UsageError("--numeric needs a model that can be built, not an archive", hint="name the module")
+    numeric = compare_numerically(loaded.module, example, spec.mode)
+    return [replace(report, numeric=numeric) for report in reports]
+
+
+def _captured_target(spec: TargetSpec, loaded: Loaded) -> tuple[Captured, Example | None]:
     if loaded.program is not None:
         _refuse_archive_flags(spec)
-        captured = captured_archive(loaded.program)
-    else:
-        assert loaded.module is not None
-        example = first_accepted(loaded.module, example_inputs(loaded, spec.inputs, spec.batch_size))
-        loss, target = _loss(spec)
-        captured = capture(loaded.module, example.args, example.kwargs, mode=spec.mode, loss=loss, target=target)
-    seconds = time.perf_counter() - started
-    report = report_on(captured, spec.target, batch_size=spec.batch_size, proxies=spec.proxies, capture_seconds=seconds)
-    if spec.numeric:
-        if loaded.module is None:
-            raise UsageError("--numeric needs a model that can be built, not an archive", hint="name the module")
-        report = replace(report, numeric=compare_numerically(loaded.module, example, spec.mode))
-    return report
+        return captured_archive(loaded.program), None
+    assert loaded.module is not None
+    example = first_accepted(loaded.module, example_inputs(loaded, spec.inputs, spec.batch_size))
+    loss, target = _loss(spec)
+    captured = capture(loaded.module, example.args, example.kwargs, mode=spec.mode, loss=loss, target=target)
+    return captured, example
 
 
 def _refuse_archive_flags(spec: TargetSpec) -> None:
@@ -199,12 +224,13 @@ def report_on(
     started = time.perf_counter()
     source = _proxy_source(proxies)
     origin = source.saved.table.torch if isinstance(source, SavedFirst) else ""
-    found = study(captured, source, wrt=_parameters(wrt), batch_size=batch_size).classified
+    studied = study(captured, source, wrt=_parameters(wrt), batch_size=batch_size)
+    found, layers = studied.classified, connect_layers(studied.graph, studied.classified.layers)
     hidden = ("an archive shows no custom autograd Functions and no hooks",) if captured.mode == "exported" else ()
     timings = {"capture": capture_seconds, "analyse": time.perf_counter() - started}
     return Report(
         target, torch.__version__.partition("+")[0], captured.mode, batch_size, (*found.assumptions, *hidden), found.verdict,
-        found.theorem, found.subdifferential, found.conditions, found.structure, found.layers,
+        found.theorem, found.subdifferential, found.conditions, found.structure, layers,
         (*found.diagnostics, *_not_saved(source)),
         origin, "", timings,
     )  # fmt: skip

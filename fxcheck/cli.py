@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import fxcheck
-from fxcheck.errors import FxcheckError, UsageError
+from fxcheck import flags
+from fxcheck.errors import FxcheckError, explained
+from fxcheck.flags import FailOn, Mode
+from fxcheck.gate_command import gate
+from fxcheck.streams import complain, quiet, show_statistics, use_color, write
 
 if TYPE_CHECKING:
     from fxcheck.lp.recheck import Recheck
@@ -35,35 +35,6 @@ app = typer.Typer(
 )
 
 
-class Mode(StrEnum):
-    """Training flags under which a model is captured."""
-
-    TRAIN = "train"
-    EVAL = "eval"
-    KEEP = "keep"
-
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    RICH = "rich"
-    JSON = "json"
-    MARKDOWN = "markdown"
-
-
-class FailOn(StrEnum):
-    """The strongest verdict that makes the exit status 1."""
-
-    UNCOVERED = "uncovered"
-    RUNTIME = "runtime"
-    NEVER = "never"
-
-
-Output = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, or not at all.")]
-Form = Annotated[Format, typer.Option("--format", help="How to write the result.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the warnings of torch.")]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status: 0, 1 (falls short), 2 (could not do its work) or 130 (Ctrl-C)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -72,32 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _status(given: list[str]) -> int:
     try:
-        return app(args=given, prog_name="fxcheck", standalone_mode=False) or 0
+        status = app(args=given, prog_name="fxcheck", standalone_mode=False) or 0
+        if status == INTERRUPTED:  # how typer reports Ctrl-C
+            complain("interrupted")
+        return status
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted")
+        complain("interrupted")
         return INTERRUPTED
     except FxcheckError as error:
-        _complain(str(error))
+        complain(str(error))
     except Exception as error:
         if not hasattr(error, "format_message"):
-            _complain(_unexpected(error))
+            complain(str(explained(error)))
         elif type(error).__name__ != "NoArgsIsHelpError":
             message = error.format_message().replace("Value error, ", "")
-            _complain(f"{message}\n  try: fxcheck --help, or --help after the command")
+            complain(f"{message}\n  try: fxcheck --help, or --help after the command")
         else:
             sys.stderr.write(f"{error.format_message()}\n")
     if "--debug" in given:
         traceback.print_exc()
     return COULD_NOT
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"fxcheck: {message}\n")
-
-
-def _unexpected(error: Exception) -> str:
-    sentence = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {sentence}\n  try: the same command with --debug"
 
 
 def _print_version(wanted: bool) -> None:
@@ -131,80 +96,56 @@ def _top(
 
 @app.command()
 def analyze(
-    context: typer.Context,
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TARGET...",
-            help="path/model.py, path/model.py:attribute, package.module:attribute or path/archive.pt2. "
-            "The code named is imported and run.",
-        ),
-    ],
-    arg: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of a class or factory, a Python literal.")
-    ] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="[NAME=]SHAPE[:DTYPE]", help="Example input, as 8x3x224x224 or 4x16:int64."),
-    ] = None,
-    mode: Annotated[Mode | None, typer.Option(help="Training flags: train (default), eval, or each one's own.")] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="MODULE:ATTRIBUTE", help="Criterion; without it, a smooth one is assumed.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="SHAPE|none", help="Example target of --loss (default: as the output)")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Decide for this minibatch size only.")] = None,
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help=flags.TARGET_HELP)],
+    arg: flags.Arg = None,
+    input_: flags.Input = None,
+    mode: flags.ModeFlag = None,
+    loss: flags.Loss = None,
+    target: flags.LossTarget = None,
+    batch_size: flags.BatchSize = None,
     proxies: Annotated[
         str | None, typer.Option(metavar="FILE", help="Classify with saved proxies, not the installed torch's.")
     ] = None,
     numeric: Annotated[bool, typer.Option("--numeric", help="Also compare backward with finite differences.")] = False,
-    meta: Annotated[bool, typer.Option("--meta", help="Run the constructor on the meta device.")] = False,
-    form: Form = Format.RICH,
-    output: Output = None,
+    meta: flags.Meta = False,
+    form: flags.Form = None,
+    output: flags.Outputs = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with status 1 on this verdict or a weaker one.")] = FailOn.NEVER,
     all_layers: Annotated[bool, typer.Option("--all", help="One row for each layer.")] = False,
-    debug: Debug = False,
+    statistics: flags.Statistics = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Report statically where backward() returns a Clarke subgradient, and by which theorem."""
     from fxcheck.records.target_spec import TargetSpec
+    from fxcheck.render.flat import statistics as counted
+    from fxcheck.render.formats import write_all
 
-    literals = dict(_key_and_literal(text) for text in arg or ())
-    chosen = mode or Mode.TRAIN
+    literals, chosen = flags.literals(arg), mode or Mode.TRAIN
     specs = [
         TargetSpec(t, literals, tuple(input_ or ()), str(chosen), loss, target, batch_size, proxies, numeric, meta,
                    mode is not None)
         for t in targets
     ]  # fmt: skip
     results = [_analyze_one(spec, debug, alone=len(specs) == 1) for spec in specs]
-    _write(_rendered(results, form, all_layers, output), output)
-    raise typer.Exit(_worst([_result_status(r, fail_on) for r in results]))
+    write_all(results, output or (), form and str(form), all_layers=all_layers, color=use_color())
+    if statistics:
+        show_statistics(counted(results))
+    raise typer.Exit(max(_result_status(r, fail_on) for r in results))
 
 
 def _analyze_one(spec: TargetSpec, debug: bool, *, alone: bool) -> Report | FailedTarget:
-    from fxcheck.records.report import FailedTarget
+    from fxcheck.gate.attempt import attempt, failed
 
     try:
-        with _quiet(debug):
-            from fxcheck.api import analyze_target
-
-            return analyze_target(spec)
-    except SystemExit as error:
-        raised: Exception = FxcheckError(
-            f"{spec.target} ended the program while it was loaded (SystemExit: {error.code})",
-            hint="guard the script's entry with if __name__ == '__main__'",
-        )
+        with quiet(debug):
+            return attempt(spec)
     except Exception as error:
-        raised = error
-    if alone:
-        raise raised
-    if debug:
-        traceback.print_exception(raised)
-    message = str(raised) if isinstance(raised, FxcheckError) else _unexpected(raised)
-    _complain(f"{spec.target}: {message}")
-    hint = getattr(raised, "hint", "")
-    plain = getattr(raised, "message", message)
-    return FailedTarget(spec.target, getattr(raised, "code", None), f"{plain} (try: {hint})" if hint else plain)
+        if alone:
+            raise
+        if debug:
+            traceback.print_exception(error)
+        complain(f"{spec.target}: {explained(error)}")
+        return failed(spec.target, error)
 
 
 def _result_status(result: Report | FailedTarget, fail_on: FailOn) -> int:
@@ -218,34 +159,9 @@ def _result_status(result: Report | FailedTarget, fail_on: FailOn) -> int:
     return FELL_SHORT if result.verdict.rank >= Verdict(str(fail_on)).rank else 0
 
 
-def _worst(statuses: Sequence[int]) -> int:
-    return max(statuses, default=0)
+# gate ------------------------------------------------------------------------------------------
 
-
-def _rendered(results: Sequence[Report | FailedTarget], form: Format, all_layers: bool, output: str | None) -> str:
-    if form is Format.JSON:
-        from fxcheck.render import json
-
-        return json.render(results)
-    if form is Format.MARKDOWN:
-        from fxcheck.render import markdown
-
-        return markdown.render(results, all_layers=all_layers)
-    from fxcheck.render import text
-
-    return text.render(results, all_layers=all_layers, color=_color(output))
-
-
-def _key_and_literal(text: str) -> tuple[str, object]:
-    key, sign, value = text.partition("=")
-    if not sign or not key.isidentifier():
-        raise UsageError(f"--arg {text!r} is not key=value", hint="for instance --arg num_classes=10")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise UsageError(
-            f"--arg {text!r}: {value!r} is not a Python literal", hint=f"quote text twice: --arg '{key}=\"{value}\"'"
-        ) from error
+app.command()(gate)
 
 
 # proxies ---------------------------------------------------------------------------------------
@@ -260,14 +176,14 @@ def proxies(
     diff: Annotated[
         str | None, typer.Option(metavar="OLD.json", help="Say what changed since these proxies were saved.")
     ] = None,
-    form: Form = Format.RICH,
-    output: Output = None,
-    debug: Debug = False,
+    form: flags.TableForm = flags.TableFormat.RICH,
+    output: flags.Output = None,
+    debug: flags.Debug = False,
 ) -> None:
     """Measure what the installed torch's backward() returns at kinks, and the slopes beside them."""
     from fxcheck.render.proxies import render_changes, render_table
 
-    with _quiet(debug):
+    with quiet(debug):
         import fxcheck.ops.proxies as measured
 
         old = measured.load(diff) if diff else None
@@ -275,9 +191,9 @@ def proxies(
         new = measured.catalogue(ops or None, tuple(asked))
         changes = () if old is None else measured.diff(old, new)
     if old is None:
-        _write(render_table(new, str(form), color=_color(output)), output)
+        write(render_table(new, str(form), color=use_color(output)), output)
     else:
-        _write(render_changes(old.torch, new.torch, changes, str(form), color=_color(output)), output)
+        write(render_changes(old.torch, new.torch, changes, str(form), color=use_color(output)), output)
 
 
 # explain ---------------------------------------------------------------------------------------
@@ -294,9 +210,9 @@ def explain(
 
     if name is None:
         listed = [pages.page(n) for n in pages.names()]
-        _write("".join(f"{p.name:<12} {p.title.partition(': ')[2]}\n" for p in listed), None)
+        write("".join(f"{p.name:<12} {p.title.partition(': ')[2]}\n" for p in listed), None)
     else:
-        _write(pages.page(name).text, None)
+        write(pages.page(name).text, None)
 
 
 # verify ----------------------------------------------------------------------------------------
@@ -312,7 +228,7 @@ def verify(
 
     saved = Certificate.load(certificate)
     found = recheck(saved)
-    _write(_recheck_text(certificate, saved, found), None)
+    write(_recheck_text(certificate, saved, found), None)
     raise typer.Exit(0 if found.confirmed else FELL_SHORT)
 
 
@@ -326,33 +242,3 @@ def _recheck_text(path: str, saved: Certificate, found: Recheck) -> str:
         "This checks feasibility of the rows in the file, not that the rows belong to a model.",
     ]
     return "\n".join(lines) + "\n"
-
-
-# Streams ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _quiet(debug: bool) -> Iterator[None]:
-    """While user code and torch run, standard output is the error stream, and warnings are hidden unless debugging."""
-    import logging
-    import warnings
-
-    before = logging.root.manager.disable
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        if not debug:
-            warnings.simplefilter("ignore")
-            logging.disable(logging.WARNING)  # torch gives its loggers levels and handlers while it is imported
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
-def _write(document: str, path: str | None) -> None:
-    from fxcheck.render.write import write
-
-    write(document, path)
-
-
-def _color(output: str | None) -> bool:
-    return output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")

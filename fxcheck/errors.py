@@ -57,3 +57,11 @@ class StepError(FxcheckError):
 
 class UncoveredModel(FxcheckError):
     """No theorem covers the model, so its steps cannot be checked; the message lists the diagnostics."""
+
+
+def explained(error: Exception) -> FxcheckError:
+    """The error itself if it is one of ours, else one that says in a sentence what was not expected."""
+    if isinstance(error, FxcheckError):
+        return error
+    sentence = " ".join(str(error).split())[:300]
+    return FxcheckError(f"unexpected {type(error).__name__}: {sentence}", hint="the same command with --debug")

@@ -210,12 +210,10 @@ class _Finder:
             reason = self.facts.semantics[nodes[0].id].note or "not covered by the operator table"
             places = ", ".join(dict.fromkeys(_place(n) for n in nodes[:3]))
             more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-            return [Diagnostic(code, f"unknown operator {op} at {places}{more}: {reason}", _HINTS[code],
-                               nodes[0].origin.location)]  # fmt: skip
-        return [Diagnostic(code, self._sentence(code, op, n), _HINTS.get(code, ""), n.origin.location) for n in nodes]
+            return [_at(nodes[0], code, op, f"unknown operator {op} at {places}{more}: {reason}")]
+        return [_at(n, code, _short(op, n), self._sentence(code, op, n)) for n in nodes]
 
     def _sentence(self, code: str, op: str, node: Node) -> str:
-        short = (node.called_as or op).split(".")[1] if op.startswith("aten.") else op
         note = self.facts.semantics[node.id].note
         because = f" ({note})" if note else ""
         what = {
@@ -225,7 +223,7 @@ class _Finder:
             "FX503": "leaves gradient out, so AD is not the derivative of the forward",
             "FX506": "runs without gradients, but its value depends on trainable parameters and reaches an output",
         }.get(code, "is not differentiated by AD as computed in the forward")
-        return f"{short} at {_place(node)} {what}{because}"
+        return f"{_short(op, node)} at {_place(node)} {what}{because}"
 
     def unimportant(self) -> tuple[int, int]:
         """How many kinks and maxima are constant, and how many reach no output."""
@@ -241,3 +239,13 @@ class _Finder:
 
 def _place(node: Node) -> str:
     return node.origin.module or "the model's forward"
+
+
+def _short(op: str, node: Node) -> str:
+    """The operator as its user calls it."""
+    return (node.called_as or op).split(".")[1] if op.startswith("aten.") else op
+
+
+def _at(node: Node, code: str, op: str, message: str) -> Diagnostic:
+    origin = node.origin
+    return Diagnostic(code, message, _HINTS.get(code, ""), origin.location, origin.module, op, origin.source)

@@ -193,8 +193,9 @@ def _here() -> tuple[str, str]:
 
 
 def _custom(cls: Any) -> Diagnostic:
-    location, _ = _here()
+    location, source = _here()
     return Diagnostic(
         "FX502", f"custom autograd Function {cls.__name__} has a backward of its own, which need not be the derivative "
         "of its forward", "Write the forward with ordinary operators, or accept that no theorem covers it.", location,
+        "", cls.__name__, source,
     )  # fmt: skip

@@ -34,6 +34,12 @@ class Diagnostic:
     message: str
     hint: str = ""
     location: str = ""
+    module: str = ""
+    """Of a finding about the whole model: the module path that it is about."""
+    op: str = ""
+    """Of a finding about the whole model: the operator, Function or hook that it is about."""
+    source: str = ""
+    """Of a finding about the whole model: the user's source line."""
 
     def to_dict(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "hint": self.hint, "location": self.location}

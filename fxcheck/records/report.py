@@ -50,6 +50,10 @@ class LayerReport:
     diagnostics: tuple[Diagnostic, ...] = ()
     source: str = ""
     """The user's source line."""
+    tie: str = ""
+    """Of a max: whether AD ``picks one`` of tied entries or ``splits`` the gradient among them."""
+    inputs: tuple[int, ...] = ()
+    """Indices of the layers whose outputs enter its pre-activation through smooth operations only."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -67,6 +71,7 @@ class LayerReport:
             "verdict": str(self.verdict),
             "theorem": self.theorem,
             "diagnostics": [d.to_dict() for d in self.diagnostics],
+            "inputs": list(self.inputs),
         }
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fxcheck.records.certificate import Certificate
+from fxcheck.records.history import History
 
 CERTIFIED, UNCERTIFIED = "certified", "uncertified"
 
@@ -137,9 +138,11 @@ class Summary:
     layers: dict[str, LayerTotals] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    history: History = field(default_factory=History, repr=False)
 
     def add(self, step: StepResult) -> None:
         """Count one step."""
+        self.history.add(step.verdict == CERTIFIED, ((x.name, x.touched, x.nontrivial) for x in step.layers))
         self.steps += 1
         self.certified += step.verdict == CERTIFIED
         if step.verdict != CERTIFIED:
@@ -154,6 +157,7 @@ class Summary:
             "schema": "fxcheck/run/1", "steps": self.steps, "certified": self.certified, "reasons": self.reasons,
             "theorem": self.theorem, "exact_ties": self.exact_ties, "notes": list(self.notes),
             "seconds": self.seconds, "layers": [t.to_dict() for t in self.layers.values()],
+            "history": self.history.to_dict(),
         }  # fmt: skip
 
     def scalars(self, prefix: str = "fxcheck/run/") -> dict[str, float]:

@@ -65,7 +65,7 @@ def rows(report: Report, *, all_layers: bool = False) -> tuple[Row, ...]:
         return tuple(Row((layer,)) for layer in report.layers)
     found: dict[tuple[object, ...], list[LayerReport]] = {}
     for layer in report.layers:
-        found.setdefault(_likeness(layer), []).append(layer)
+        found.setdefault(likeness(layer), []).append(layer)
     return tuple(Row(tuple(layers)) for layers in found.values())
 
 
@@ -88,7 +88,8 @@ def _notice(members: list[tuple[Diagnostic, str]]) -> Notice:
     return Notice(first.code, first.message, first.hint, len(members), tuple(places))
 
 
-def _likeness(layer: LayerReport) -> tuple[object, ...]:
+def likeness(layer: LayerReport) -> tuple[object, ...]:
+    """Layers with equal ones share a row."""
     codes = tuple(d.code for d in layer.diagnostics)
     return (layer.activation, layer.maxpool, layer.pre_activation, layer.bias.kind, layer.verdict, layer.theorem, codes)
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from fxcheck.records.step import LayerTotals, Summary
 
-_COLUMNS = ("layer", "touches", "steps touched", "max outputs tied, %", "steps with S_j minus T_j", "mean size",
+COLUMNS = ("layer", "touches", "steps touched", "max outputs tied, %", "steps with S_j minus T_j", "mean size",
             "rows", "uncertified")  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def print_run(summary: Summary, console: Console | None = None) -> None:
     console.print(headline(summary))
     if summary.layers:
         table = Table(box=None, pad_edge=False)
-        for i, name in enumerate(_COLUMNS):
+        for i, name in enumerate(COLUMNS):
             table.add_column(name, justify="left" if i == 0 else "right")
         for totals in summary.layers.values():
             table.add_row(*cells(totals))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from fxcheck.errors import UsageError
@@ -28,6 +29,24 @@ def write(document: str, path: str | None) -> None:
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror or error}", hint="give -o a file in a folder that exists"
+        ) from error
+
+
+def append_step_summary(summary: Callable[[], str]) -> None:
+    """Append to the file that GitHub shows as the summary of a workflow's step, where there is one.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(summary() + "\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the step summary {path}: {error.strerror or error}", hint="unset GITHUB_STEP_SUMMARY"
         ) from error
 
 

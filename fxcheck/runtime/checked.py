@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +66,13 @@ class CheckedModule(nn.Module):
         # Written past nn.Module.__setattr__, which would register the model under a name of its own.
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
-            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None,
+            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None, _opener=None,
             _summary=Summary(exact_ties=settings.exact_ties), last_step=None, validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
             forward=torch.compiler.disable(self._forward), loss=torch.compiler.disable(self._loss),
         )  # fmt: skip
+        with suppress(TypeError, ValueError):  # trainers read the names of arguments from it
+            self.__dict__["forward"].__signature__ = inspect.signature(model.forward)
 
     # As the model ------------------------------------------------------------------------------
 
@@ -88,6 +91,13 @@ class CheckedModule(nn.Module):
     def training(self, mode: bool) -> None:
         if "_model" in self.__dict__:
             self._model.training = mode
+
+    @property
+    def updated(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that verdicts are about: ``wrt``, or all with requires_grad."""
+        wrt = self._wrt()
+        found = {p: None for r in self._roots() for p in r.parameters()} if wrt is None else dict.fromkeys(wrt)
+        return tuple(p for p in found if p.requires_grad)
 
     def __getattr__(self, name: str) -> Any:
         """What the checked module has not, the model may have."""
@@ -173,6 +183,8 @@ class CheckedModule(nn.Module):
         started = time.perf_counter()
         self._enter_thread()
         program, call, leaves = self._program_for(args, kwargs, target, with_loss)
+        if self._session is None and self._opener is not None:
+            self._opener(self)
         session = self._session or Session()
         session.joins(program, _samples(leaves))
         for sentence in _outside_influence(program, leaves):
@@ -321,6 +333,14 @@ class CheckedModule(nn.Module):
         finally:
             self.__dict__.update(_session=None, _owner=None)
         self._finish(session, step)
+
+    def open_steps_with(self, opener: Callable[[CheckedModule], None] | None) -> None:
+        """Let a trainer's integration open steps: it is called at each training forward outside a step.
+
+        Args:
+            opener: enters ``step()``, and leaves it before the optimizer steps; None to have each such forward be a step.
+        """
+        self.__dict__.update(_opener=opener)
 
     def gather(self) -> None:
         """Pool the rows of all ranks of the process group; call it on every rank, inside the step, after its forwards.

@@ -234,6 +234,9 @@ def _bias(model: Structured, j: Judged, unit: Unit) -> Bias:
     return Bias("distinct" if certificate.distinct else "shared", names, signs)
 
 
+_TIES = {UnitKind.MAX: "picks one", UnitKind.SPLIT_MAX: "splits"}
+
+
 def _layer(
     unit: Unit, companion: Unit | None, group: int, bias: Bias, verdict: Verdict, theorem: str | None,
     diagnostics: tuple[Diagnostic, ...],
@@ -244,7 +247,7 @@ def _layer(
         0, group, unit.display or unit.name, unit.origin.location, unit.pre_activation,
         unit.name if unit.kind is UnitKind.ACTIVATION else None, largest.name if largest else None, members,
         unit.residual or bool(companion and companion.residual), unit.points, bias, verdict, theorem, diagnostics,
-        unit.origin.source,
+        unit.origin.source, _TIES.get(largest.kind, "") if largest else "",
     )  # fmt: skip
 
 

@@ -57,4 +57,7 @@ def test_an_installation_is_complete(installed: Path, tmp_path: Path) -> None:
     assert Path(file).is_relative_to(installed)
     assert int(pages) == len(list((ROOT / "fxcheck" / "theory" / "pages").glob("*.md")))
     assert (installed / "fxcheck" / "py.typed").exists()
+    page = "import fxcheck, sys; from fxcheck.records.step import Summary; fxcheck.save_run(Summary(), sys.argv[1])"
+    _run([sys.executable, "-c", page, "run.html"], tmp_path, PYTHONPATH=str(installed))
+    assert "</html>" in (tmp_path / "run.html").read_text(encoding="utf-8")
     assert not (installed / "passes").exists()

@@ -22,7 +22,7 @@ def _command(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["explain"], ["explain", "t6"], ["analyze", "--help"]]
+    "arguments", [["--help"], ["--version"], ["explain"], ["explain", "t6"], ["analyze", "--help"], ["gate", "--help"]]
 )
 def test_light_commands_answer_without_importing_torch(arguments: list[str]) -> None:
     assert not _imports_torch(_command(*arguments))

@@ -1,0 +1,1 @@
+"""One network before and after the gate."""
