@@ -162,7 +162,7 @@ def analyze_target_under(spec: TargetSpec, proxies: Sequence[Any]) -> list[Repor
         FxcheckError: as ``analyze_target``.
     """
     started = time.perf_counter()
-    loaded = load(spec.target, spec.arguments, meta=spec.meta)
+    loaded = load(spec.target, spec.arguments, meta=spec.meta, allow_pickle=spec.allow_pickle)
     captured, example = _captured_target(spec, loaded)
     seconds = time.perf_counter() - started
     reports = [

@@ -108,6 +108,7 @@ def analyze(
     ] = None,
     numeric: Annotated[bool, typer.Option("--numeric", help="Also compare backward with finite differences.")] = False,
     meta: flags.Meta = False,
+    allow_pickle: flags.AllowPickle = False,
     form: flags.Form = None,
     output: flags.Outputs = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with status 1 on this verdict or a weaker one.")] = FailOn.NEVER,
@@ -123,7 +124,7 @@ def analyze(
     literals, chosen = flags.literals(arg), mode or Mode.TRAIN
     specs = [
         TargetSpec(t, literals, tuple(input_ or ()), str(chosen), loss, target, batch_size, proxies, numeric, meta,
-                   mode is not None)
+                   mode is not None, allow_pickle)
         for t in targets
     ]  # fmt: skip
     results = [_analyze_one(spec, debug, alone=len(specs) == 1) for spec in specs]

@@ -69,6 +69,9 @@ LossTarget = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Decide for this minibatch size only.")]
 Meta = Annotated[bool, typer.Option("--meta", help="Run the constructor on the meta device.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Unpickle objects that an archive carries; that may run any code.")
+]
 Form = Annotated[
     Format | None, typer.Option("--format", help="How to write the result (default: by the file's extension, or rich).")
 ]

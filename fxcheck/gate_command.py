@@ -35,6 +35,7 @@ def gate(
     target: flags.LossTarget = None,
     batch_size: flags.BatchSize = None,
     meta: flags.Meta = False,
+    allow_pickle: flags.AllowPickle = False,
     fail_on: Annotated[
         FailOn | None, typer.Option(help="Exit with status 1 on this verdict or a weaker one; wins over every require.")
     ] = None,
@@ -50,11 +51,12 @@ def gate(
 ) -> None:
     """Hold models to what their configuration requires; for continuous integration."""
     from fxcheck.gate.config import find_config
-    from fxcheck.gate.select import requiring, selected
+    from fxcheck.gate.select import requiring, selected, unpickling
     from fxcheck.render.formats import write_all
 
     given = _given(arg, input_, mode, loss, target, batch_size, meta)
     asked = requiring(selected(find_config(config), targets or (), given), fail_on and str(fail_on))
+    asked = unpickling(asked) if allow_pickle else asked
     path = baseline or asked.baseline
     result, updated = _run(asked, _known(path, update_baseline), torch_proxies, debug)
     if update_baseline and path:

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from fxcheck.capture.archive import read_archive
 from fxcheck.capture.origin import user_line_of
-from fxcheck.errors import CaptureError, TargetError
+from fxcheck.errors import TargetError
 
 _FACTORIES = ("model", "get_model", "build_model")
 
@@ -37,13 +38,16 @@ class Loaded:
     """What the file calls ``example_inputs``, evaluated; None when it has none."""
 
 
-def load(target: str, arguments: Mapping[str, Any] | None = None, *, meta: bool = False) -> Loaded:
+def load(
+    target: str, arguments: Mapping[str, Any] | None = None, *, meta: bool = False, allow_pickle: bool = False
+) -> Loaded:
     """Find and build the model that a TARGET names.
 
     Args:
         target: ``path/model.py``, ``path/model.py:attribute``, ``package.module:attribute`` or ``archive.pt2``.
         arguments: keyword arguments for a class or factory.
         meta: run the constructor on the meta device.
+        allow_pickle: unpickle objects that an archive carries.
 
     Returns:
         The model, or the exported program of an archive.
@@ -54,7 +58,7 @@ def load(target: str, arguments: Mapping[str, Any] | None = None, *, meta: bool 
     """
     arguments = dict(arguments or {})
     if target.endswith(".pt2"):
-        return Loaded(target, None, _read_archive(target))
+        return Loaded(target, None, read_archive(target, allow_pickle))
     where, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
     with _at_home(where):
         namespace = _namespace(target, where, attribute)
@@ -271,14 +275,3 @@ def _user_error(doing: str, error: Exception) -> TargetError:
     message = str(error).strip().splitlines()[0] if str(error).strip() else ""
     hint = "make it run in plain Python first"
     return TargetError(f"{doing} raised {type(error).__name__}: {message}{place}", hint=hint)
-
-
-def _read_archive(path: str) -> ExportedProgram:
-    if not Path(path).is_file():
-        raise TargetError(f"no such file: {path}", hint="check the path, relative to the current directory")
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CaptureError(f"{path} is not a readable torch.export archive ({reason[:200]})",
-                           hint="write it with torch.export.save under this version of torch") from error  # fmt: skip

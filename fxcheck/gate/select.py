@@ -50,6 +50,12 @@ def requiring(config: GateConfig, fail_on: str | None) -> GateConfig:
     return replace(config, entries=tuple(replace(e, require=strict) for e in config.entries))
 
 
+def unpickling(config: GateConfig) -> GateConfig:
+    """The configuration under ``--allow-pickle``, which no file can ask for."""
+    entries = (replace(e, spec=replace(e.spec, allow_pickle=True)) for e in config.entries)
+    return replace(config, entries=tuple(entries))
+
+
 def _nothing(config: GateConfig) -> UsageError:
     where = f"{config.source} lists no models" if config.source else (
         f"no TARGET was given, and neither {OWN_FILE} nor [tool.fxcheck] of {PROJECT_FILE} is in this directory"

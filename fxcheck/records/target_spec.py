@@ -26,3 +26,5 @@ class TargetSpec:
     meta: bool = False
     mode_was_given: bool = False
     """``--mode`` stood on the command line; an archive refuses it."""
+    allow_pickle: bool = False
+    """Unpickle objects that an archive carries, which may run any code."""
