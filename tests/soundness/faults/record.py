@@ -74,7 +74,8 @@ def _import_everything() -> None:
     import fxcheck
 
     for module in pkgutil.walk_packages(fxcheck.__path__, "fxcheck."):
-        if not module.name.endswith("__main__"):
+        # The integrations need libraries of their own, and hold none of the functions.
+        if not module.name.endswith("__main__") and not module.name.startswith("fxcheck.integrations"):
             importlib.import_module(module.name)
 
 
