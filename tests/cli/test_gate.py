@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,10 @@ def test_ctrl_c_leaves_every_file_as_it_was(project: Path) -> None:
     Path("out.json").write_text("before")
     before = files()
     flags = ["--baseline", "known.json", "--update-baseline", "-o", "out.json"]
-    with subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    # A shell's background jobs ignore the signal, and their children with them.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(*flags), text=True, preexec_fn=heed, **pipes) as child:
         deadline = time.monotonic() + 120
         while not Path("begun").exists() and time.monotonic() < deadline and child.poll() is None:
             time.sleep(0.05)

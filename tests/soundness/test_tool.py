@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,10 @@ def _started(tmp_path: Path, *arguments: str, planted: str = "") -> subprocess.P
     startup.mkdir(exist_ok=True)
     (startup / "sitecustomize.py").write_text(planted, encoding="utf-8")
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / "soundness.py"), *arguments]
+    # A shell's background jobs ignore Ctrl-C, and their children with them.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command, preexec_fn=heed, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (startup, ROOT))), "COLUMNS": "200"},
     )  # fmt: skip
 
