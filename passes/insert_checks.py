@@ -23,7 +23,7 @@ from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.records.graph import Graph, Ref
 
 SEEN = "_fxcheck_seen"
-"""Name of the counter, one number per check, in every rewritten (sub)graph."""
+"""Name of the buffer, in every rewritten (sub)graph, that check nodes say they mutate."""
 _BEFORE = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
 _WITH_INDICES = {
     f"aten.max_pool{d}d.default": getattr(torch.ops.aten, f"max_pool{d}d_with_indices").default for d in (1, 2, 3)
@@ -32,7 +32,7 @@ _WITH_INDICES = {
 
 def insert_checks(
     program: ExportedProgram, plan: CheckPlan, graph: Graph, sources: Sources
-) -> tuple[fx.GraphModule, torch.Tensor]:
+) -> fx.GraphModule:
     """Make a module of the program, with check nodes.
 
     Args:
@@ -41,17 +41,14 @@ def insert_checks(
         graph: the single-assignment graph that the plan speaks of.
         sources: where the program holds the graph's values.
 
-    Returns:
-        The module, and the counter: how often each check ran, shape (number of checks,).
     """
     module: Any = program.module(check_guards=False)
-    seen = torch.zeros(max(1, len(plan.checks)), dtype=torch.int64)
-    inserter = _Inserter(module, graph, sources, seen, _leaves(program, module))
+    inserter = _Inserter(module, graph, sources, _leaves(program, module))
     for check in plan.checks:
         if check.kind is not CheckKind.UNOBSERVED:
             inserter.insert(check)
     inserter.finish()
-    return module, seen
+    return module
 
 
 def _leaves(program: ExportedProgram, module: fx.GraphModule) -> dict[str, fx.Node]:
@@ -67,13 +64,12 @@ def _leaves(program: ExportedProgram, module: fx.GraphModule) -> dict[str, fx.No
 
 class _Inserter:
     def __init__(
-        self, module: fx.GraphModule, graph: Graph, sources: Sources, seen: torch.Tensor, leaves: dict[str, fx.Node]
+        self, module: fx.GraphModule, graph: Graph, sources: Sources, leaves: dict[str, fx.Node]
     ) -> None:
         self.leaves = leaves
         self.module = module
         self.graph = graph
         self.sources = sources
-        self.seen = seen
         self.rooms: dict[tuple[str, ...], fx.GraphModule] = {}
         self.named: dict[tuple[str, ...], dict[str, fx.Node]] = {}
 
@@ -92,7 +88,7 @@ class _Inserter:
                 outer = self._room(path[:-1])
                 room = copy.deepcopy(getattr(outer, path[-1]))
                 setattr(outer, path[-1], room)
-            room.register_buffer(SEEN, self.seen, persistent=False)
+            room.register_buffer(SEEN, torch.zeros((), dtype=torch.int64), persistent=False)
             self.rooms[path] = room
             self.named[path] = {n.name: n for n in room.graph.nodes} | ({} if path else self.leaves)
         return self.rooms[path]

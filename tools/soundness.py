@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ from rich.table import Table as RichTable
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fxcheck.render.write import write  # noqa: E402
 from tests.soundness.families import FAMILIES, Net  # noqa: E402
 from tests.soundness.laboratory import CRASHED, CaseRecord, run_network, seed_point  # noqa: E402
 from tests.soundness.shrink import shrink, source_of_test  # noqa: E402
@@ -82,7 +83,7 @@ def run(hunt: Hunt) -> Tally:
     """Run networks in parallel until the time, the cases or the patience is over."""
     tally, started = Tally(), time.monotonic()
     pool = ProcessPoolExecutor(hunt.jobs, multiprocessing.get_context("spawn"), _start_worker)
-    with _bar(hunt) as (progress, bar):
+    with _bar(hunt.cases or hunt.seconds or None) as (progress, bar):
         try:
             for records in _results(pool, hunt, started + hunt.seconds if hunt.seconds else None):
                 tally.add(records)
@@ -123,23 +124,12 @@ def _results(pool: ProcessPoolExecutor, hunt: Hunt, until: float | None) -> Iter
             del waiting[future]
 
 
-def _bar(hunt: Hunt) -> _Bar:
-    return _Bar(hunt.cases or hunt.seconds or None)
-
-
-class _Bar:
+@contextmanager
+def _bar(total: float | None) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar with one task."""
-
-    def __init__(self, total: float | None) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self.progress, self.total = Progress(*columns, console=console), total
-
-    def __enter__(self) -> tuple[Progress, TaskID]:
-        self.progress.start()
-        return self.progress, self.progress.add_task("starting", total=self.total)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        yield progress, progress.add_task("starting", total=total)
 
 
 def _done(hunt: Hunt, tally: Tally, started: float) -> float:
@@ -172,14 +162,7 @@ def write_failures(tally: Tally, out: Path, patience: float) -> list[Path]:
 def _write(path: Path, text: str) -> None:
     """A file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    write(text, str(path))
 
 
 def _show(tally: Tally) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fxcheck.records.finding import Diagnostic, Verdict
+from fxcheck.records.finding import Diagnostic, Verdict, split_location
 from fxcheck.records.gate import GateFinding
 from fxcheck.records.gate_config import Require
 from fxcheck.records.report import LayerReport, Report
@@ -55,7 +55,5 @@ def _of_model(model: str, d: Diagnostic) -> GateFinding:
 
 def place(location: str) -> tuple[str, int]:
     """Path with forward slashes and line of ``file.py:12``; line 0 where there is none."""
-    path, sign, line = location.rpartition(":")
-    if sign and line.isdigit():
-        return path.replace("\\", "/"), int(line)
-    return location.replace("\\", "/"), 0
+    path, line = split_location(location)
+    return path.replace("\\", "/"), line

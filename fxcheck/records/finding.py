@@ -43,3 +43,9 @@ class Diagnostic:
 
     def to_dict(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "hint": self.hint, "location": self.location}
+
+
+def split_location(location: str) -> tuple[str, int]:
+    """``net.py:12`` as its file and line; line 0 where there is none."""
+    file, _, line = location.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (file or location, 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from fxcheck.records.finding import Diagnostic, Verdict
+from fxcheck.records.finding import Diagnostic, Verdict, split_location
 from fxcheck.records.gate import GatedModel, GateFinding, GateResult, Standing
 from fxcheck.records.report import FailedTarget, LayerReport, Report
 
@@ -72,12 +72,6 @@ def sentence(finding: GateFinding) -> str:
     at = f" (at {finding.path}:{finding.line})" if finding.path and not _below_here(finding.path) else ""
     hint = f" Try: {finding.hint}" if finding.hint else ""
     return f"{where}{finding.message.rstrip('.')}{at}.{hint}"
-
-
-def split_location(location: str) -> tuple[str, int]:
-    """``net.py:12`` as its file and line; line 0 where there is none."""
-    file, _, line = location.rpartition(":")
-    return (file, int(line)) if file and line.isdigit() else (file or location, 0)
 
 
 def _finding(report: Report, layer: LayerReport | None, d: Diagnostic) -> GateFinding:

@@ -42,7 +42,7 @@ class Program:
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     history: dict[int, int] = field(default_factory=dict)
-    """By check: whether the last forward had ties."""
+    """By check: tied windows of the last forward."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -94,7 +94,7 @@ def build_program(
     found = study(captured, Measured(), wrt=wrt, batch_size=batch_size)
     fallback = classify(found.structured, None) if found.classified.theorem == "T1" else None
     plan = plan_checks(found.facts, found.structured, found.classified, fallback)
-    module, _ = insert_checks(captured.program, plan, found.graph, found.sources)
+    module = insert_checks(captured.program, plan, found.graph, found.sources)
     call = (args, kwargs) if loss is None else loss_arguments(args, kwargs, target)
     inputs, _ = Inputs.of(*call)
     prefix = captured.strip_prefix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fxcheck.records.finding import Diagnostic, Verdict
+from fxcheck.records.finding import Diagnostic, Verdict, weakest
 from fxcheck.records.gate import GatedModel, GateFinding, GateResult, Standing
 from fxcheck.records.proxy import Proxy
 from fxcheck.records.report import Bias, Conditions, FailedTarget, LayerReport, Report, Structure
@@ -30,8 +30,8 @@ def flawed(index: int, verdict: Verdict = Verdict.UNCOVERED, code: str = "FX101"
     return layer(index, verdict, diagnostics=why, bias=Bias("none"))
 
 
-def report(*layers: LayerReport, **changes: object) -> Report:
-    verdict = max((x.verdict for x in layers), key=lambda v: v.rank, default=Verdict.SMOOTH)
+def report(*layers: LayerReport, verdict: Verdict | None = None, **changes: object) -> Report:
+    verdict = verdict or weakest([x.verdict for x in layers])
     theorem = {Verdict.CERTIFIED: "T6", Verdict.RUNTIME: "T8"}.get(verdict)
     made = Report(
         "net.py:model", "2.14.1", "train", None, ("smooth criterion",), verdict, theorem, "bouligand",

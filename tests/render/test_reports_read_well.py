@@ -9,9 +9,10 @@ import pytest
 
 from fxcheck.records.finding import Diagnostic, Verdict
 from fxcheck.records.proxy import Proxy
-from fxcheck.records.report import Bias, Conditions, FailedTarget, LayerReport, Report, Structure
+from fxcheck.records.report import Bias, FailedTarget, LayerReport
 from fxcheck.render import json as as_json
 from fxcheck.render import markdown, text
+from tests.render.made import report
 
 HINT = "Check it while training (T8), or use average pooling."
 
@@ -29,16 +30,6 @@ def layer(index: int, verdict: Verdict = Verdict.CERTIFIED, **changes: object) -
 def pooled(index: int) -> LayerReport:
     why = (Diagnostic("FX301", f"pool {index} takes a max", HINT, f"net.py:{10 + index}"),)
     return layer(index, Verdict.RUNTIME, maxpool="max_pool2d", diagnostics=why)
-
-
-def report(*layers: LayerReport, verdict: Verdict = Verdict.CERTIFIED, **changes: object) -> Report:
-    theorem = {Verdict.CERTIFIED: "T6", Verdict.RUNTIME: "T8"}.get(verdict)
-    made = Report(
-        "net.py:model", "2.14.1", "train", None, ("smooth criterion",), verdict, theorem, "bouligand",
-        Conditions(False, True, None, True, False, True),
-        Structure(1000, 900, len(layers), len(layers), 1, 0, 0, True, ("batch_norm",)), layers, (),
-    )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

@@ -167,10 +167,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "report.md"
     path.write_text("old", encoding="utf-8")
 
-    def interrupted(self: Path, target: Path) -> None:
+    def interrupted(source: str, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         soundness._write(path, "new")
     assert path.read_text(encoding="utf-8") == "old" and _left(tmp_path) == {"report.md"}

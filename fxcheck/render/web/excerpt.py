@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fxcheck.render.flat import split_location
+from fxcheck.records.finding import split_location
 
 AROUND = 2
 

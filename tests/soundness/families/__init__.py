@@ -1,6 +1,6 @@
 """Seeded families of tiny networks that hit kinks and ties exactly; importing the package registers them all."""
 
-from tests.soundness.families import (
+from tests.soundness.families import (  # noqa: F401
     activations,
     attacks,
     connected,
@@ -19,18 +19,3 @@ from tests.soundness.families.plan import Net, Plan, Point, Step, loss_of, short
 from tests.soundness.families.registry import FAMILIES, Family
 
 __all__ = ["FAMILIES", "Family", "Net", "Plan", "Point", "Step", "loss_of", "short"]
-_THEMES = (
-    activations,
-    attacks,
-    connected,
-    criteria,
-    maxima,
-    normalised,
-    numbers,
-    rows,
-    stacks,
-    structures,
-    theorems,
-    traps,
-    windows,
-)

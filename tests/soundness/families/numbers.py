@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 from tests.soundness.families import activations, maxima, stacks, structures, windows
 from tests.soundness.families.plan import Plan
@@ -20,16 +21,5 @@ def _some(rng: random.Random, dtype: str) -> Plan:
     return replace(rng.choice(_SOURCES)(rng), dtype=dtype)
 
 
-@family("dtype:float32")
-def float32(rng: random.Random) -> Plan:
-    return _some(rng, "float32")
-
-
-@family("dtype:bfloat16")
-def bfloat16(rng: random.Random) -> Plan:
-    return _some(rng, "bfloat16")
-
-
-@family("dtype:float16")
-def float16(rng: random.Random) -> Plan:
-    return _some(rng, "float16")
+for _dtype in ("float32", "bfloat16", "float16"):
+    family(f"dtype:{_dtype}")(partial(_some, dtype=_dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from tests.soundness.families.draft import Draft
 from tests.soundness.families.plan import Plan
@@ -69,21 +70,5 @@ def _anything(d: Draft, on: str) -> None:
         d.try_add("slice", on, args=(rng.randrange(2),))
 
 
-@family("stack:signal")
-def signal(rng: random.Random) -> Plan:
-    return random_stack(rng, "signal")
-
-
-@family("stack:image")
-def image(rng: random.Random) -> Plan:
-    return random_stack(rng, "image")
-
-
-@family("stack:deep")
-def deep(rng: random.Random) -> Plan:
-    return random_stack(rng, "deep")
-
-
-@family("stack:flat")
-def flat(rng: random.Random) -> Plan:
-    return random_stack(rng, "flat")
+for _kind in ("signal", "image", "deep", "flat"):
+    family(f"stack:{_kind}")(partial(random_stack, kind=_kind))
