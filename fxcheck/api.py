@@ -87,6 +87,7 @@ def instrument(
     on_uncertified: str | Callable[[StepResult], Any] = "record",
     allow_uncovered: bool = False,
     exact_ties: bool = False,
+    joint_seconds: float = 20.0,
 ) -> CheckedModule:
     """Rewrite a model so that each of its training steps is checked.
 
@@ -102,6 +103,8 @@ def instrument(
         on_uncertified: ``record``, ``warn``, ``raise``, or a callable that is given the step.
         allow_uncovered: count touches and ties of a model that no theorem covers; its steps are never certified.
         exact_ties: settle T_j of every tie by exact backward passes, as the paper's Table 2 does.
+        joint_seconds: the most time that the joint condition and the decomposition may take at a step that needs them; 0
+            switches them off.
 
     Returns:
         The checked module.
@@ -111,14 +114,14 @@ def instrument(
         CaptureError: the model cannot be captured.
         FxcheckError: other bad input, or the rewritten model does not reproduce the original.
 
-    Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024).
+    Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024); the joint condition and the decomposition are ours.
     """
     check_policy(on_uncertified)
     if target is not None and loss is None:
         raise UsageError("a target was given, but no loss", hint="pass loss=criterion too")
     args = args if isinstance(args, tuple) else (args,)
     names = _names_of(model, loss, _parameters(wrt))
-    settings = Settings(loss, target is not None, batch_size, names, on_uncertified, allow_uncovered, exact_ties)
+    settings = Settings(loss, target is not None, batch_size, names, on_uncertified, allow_uncovered, exact_ties, joint_seconds)
     checked = CheckedModule(model, settings)
     checked.prepare(args, kwargs or {}, target)
     return checked

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from fxcheck.passes.choice_nodes import insert_choice_nodes
 from torch import fx
 from torch.export import ExportedProgram
 
 from fxcheck.capture.lower import Place, Sources
 from fxcheck.ops import observe as _registers_the_operator  # noqa: F401
-from fxcheck.ops.evaluate import overload
+from fxcheck.ops.evaluate import apply_overload, overload
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.records.graph import Graph, Ref
 
 SEEN = "_fxcheck_seen"
 """Name of the buffer, in every rewritten (sub)graph, that check nodes say they mutate."""
+ValueOf = Callable[[int, int, tuple[str, ...]], fx.Node]
+"""(reader, graph node that it reads, path of the subgraph) -> the program's node that holds the value there."""
 _BEFORE = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
 _WITH_INDICES = {
     f"aten.max_pool{d}d.default": getattr(torch.ops.aten, f"max_pool{d}d_with_indices").default for d in (1, 2, 3)
@@ -42,13 +46,36 @@ def insert_checks(
         sources: where the program holds the graph's values.
 
     """
+    return _inserted(program, plan, graph, sources).module
+
+
+def insert_choices(
+    program: ExportedProgram, plan: CheckPlan, graph: Graph, sources: Sources
+) -> tuple[fx.GraphModule, frozenset[int]]:
+    """Make a module with check nodes whose layers can be given other sides and picks than AD's.
+
+    Args:
+        program: the captured program; the module shares its parameters and buffers.
+        plan: what to observe.
+        graph: the single-assignment graph that the plan speaks of.
+        sources: where the program holds the graph's values.
+
+    Returns:
+        The module, and the indices of the checks whose layer's output passes through ``fxcheck.ops.observe.choose``. The
+        others write into memory that later operations read under another name, so that nothing can be put in its place.
+    """
+    inserter = _inserted(program, plan, graph, sources)
+    return inserter.module, insert_choice_nodes(inserter, plan)
+
+
+def _inserted(program: ExportedProgram, plan: CheckPlan, graph: Graph, sources: Sources) -> Inserter:
     module: Any = program.module(check_guards=False)
-    inserter = _Inserter(module, graph, sources, _leaves(program, module))
+    inserter = Inserter(module, graph, sources, _leaves(program, module))
     for check in plan.checks:
         if check.kind is not CheckKind.UNOBSERVED:
             inserter.insert(check)
     inserter.finish()
-    return module
+    return inserter
 
 
 def _leaves(program: ExportedProgram, module: fx.GraphModule) -> dict[str, fx.Node]:
@@ -62,7 +89,9 @@ def _leaves(program: ExportedProgram, module: fx.GraphModule) -> dict[str, fx.No
     return found | {name: held[target] for name, target in lifted.items() if target in held}
 
 
-class _Inserter:
+class Inserter:
+    """Puts nodes into the modules of a program."""
+
     def __init__(
         self, module: fx.GraphModule, graph: Graph, sources: Sources, leaves: dict[str, fx.Node]
     ) -> None:
@@ -70,6 +99,8 @@ class _Inserter:
         self.module = module
         self.graph = graph
         self.sources = sources
+        self.extrema: dict[int, fx.Node] = {}
+        """By check: the node that returns its maxima."""
         self.rooms: dict[tuple[str, ...], fx.GraphModule] = {}
         self.named: dict[tuple[str, ...], dict[str, fx.Node]] = {}
 
@@ -80,12 +111,12 @@ class _Inserter:
 
     # Places ------------------------------------------------------------------------------------
 
-    def _room(self, path: tuple[str, ...]) -> fx.GraphModule:
+    def room(self, path: tuple[str, ...]) -> fx.GraphModule:
         """The (sub)graph module at a path; subgraphs are copied, since the captured program shares them."""
         if path not in self.rooms:
             room = self.module
             if path:
-                outer = self._room(path[:-1])
+                outer = self.room(path[:-1])
                 room = copy.deepcopy(getattr(outer, path[-1]))
                 setattr(outer, path[-1], room)
             room.register_buffer(SEEN, torch.zeros((), dtype=torch.int64), persistent=False)
@@ -93,49 +124,55 @@ class _Inserter:
             self.named[path] = {n.name: n for n in room.graph.nodes} | ({} if path else self.leaves)
         return self.rooms[path]
 
-    def _node(self, place: Place) -> fx.Node:
-        self._room(place.path)
+    def node(self, place: Place) -> fx.Node:
+        self.room(place.path)
         return self.named[place.path][place.name]
 
-    def _value(self, reader: int, read: int, path: tuple[str, ...]) -> fx.Node:
+    def value(self, reader: int, read: int, path: tuple[str, ...]) -> fx.Node:
         """The program's node that holds graph node ``read`` when graph node ``reader`` runs."""
         place = self.sources.operand_of.get((reader, read))
         if place is None or place.path != path:
             return self._computed(read, path)
-        return self._node(place)
+        return self.node(place)
 
     def _computed(self, id_: int, path: tuple[str, ...]) -> fx.Node:
         """A graph node as a program node: the one that holds it, or its operator called again at this point."""
         holder = self.sources.holder_of.get(id_)
         if holder is not None and holder.path == path:
-            return self._node(holder)
-        node = self.graph.nodes[id_]
-        target: Any = overload(node.op)
-        if target is None:
-            raise LookupError(f"{node.op} has no place in the program")
-        arguments = {n: self._argument(id_, v, path) for n, v in node.arguments.items() if v is not None}
-        return self._room(path).graph.call_function(target, kwargs=arguments)
+            return self.node(holder)
+        return self.called_again(id_, path, self.value)
 
-    def _argument(self, reader: int, value: Any, path: tuple[str, ...]) -> Any:
-        if isinstance(value, Ref):
-            return self._value(reader, value.id, path)
-        if isinstance(value, tuple):
-            return [self._argument(reader, v, path) for v in value]
-        return value
+    def called_again(self, id_: int, path: tuple[str, ...], value_of: ValueOf) -> fx.Node:
+        """A graph node's operator, called at this point on the values that ``value_of`` finds."""
+        node = self.graph.nodes[id_]
+        if overload(node.op) is None:
+            raise LookupError(f"{node.op} has no place in the program")
+        tensors: list[fx.Node] = []
+
+        def argument(value: Any) -> Any:
+            if isinstance(value, Ref):
+                tensors.append(value_of(id_, value.id, path))
+                return tensors[-1]
+            return [argument(v) for v in value] if isinstance(value, tuple) else value
+
+        arguments = {n: argument(v) for n, v in node.arguments.items() if v is not None}
+        return self.room(path).graph.call_function(apply_overload, (node.op, arguments, tensors[0]))
 
     # Checks ------------------------------------------------------------------------------------
 
     def insert(self, check: Check) -> None:
         at = self.sources.emitter_of[check.node]
-        room, node = self._room(at.path), self._node(at)
+        room, node = self.room(at.path), self.node(at)
         if check.kind in _BEFORE:
             with room.graph.inserting_before(node):
-                values = [self._value(check.node, i, at.path) for i in (check.operand, *check.reads)]
+                values = [self.value(check.node, i, at.path) for i in (check.operand, *check.reads)]
                 self._observe(room, check, node, [*values, *self._source_values(check, at.path)])
             return
-        results = [node] if check.kind is CheckKind.SINGULAR else self._maxima_and_picks(room, node, at)
+        single = check.kind in (CheckKind.SINGULAR, CheckKind.SPLIT)
+        results = [node] if single else self._maxima_and_picks(room, node, at)
+        self.extrema[check.index] = results[0]
         with room.graph.inserting_before(results[-1].next):
-            values = [self._value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
+            values = [self.value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
             self._observe(room, check, results[0], [*values, *results, *self._source_values(check, at.path)])
 
     def _observe(self, room: fx.GraphModule, check: Check, beside: fx.Node, values: list[fx.Node]) -> None:
@@ -171,5 +208,5 @@ class _Inserter:
             result = self.sources.holder_of.get(source.layer)
             if operand is None or result is None or operand.path != path or result.path != path:
                 return []
-            found += [self._node(operand), self._node(result)]
+            found += [self.node(operand), self.node(result)]
         return found

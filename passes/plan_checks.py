@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fxcheck.passes.annotate import Annotated
@@ -14,12 +14,14 @@ from fxcheck.records.checks import Check, CheckKind, CheckPlan, GroupPlan, Side
 from fxcheck.records.finding import Diagnostic, Verdict
 from fxcheck.records.graph import Ref
 from fxcheck.records.layer import Structured, Unit, UnitKind
+from fxcheck.records.proxy import Proxy
 from fxcheck.records.semantics import Kind
 from fxcheck.theory.classify import Classified, Judged, judge
 
 _WINDOWS = ("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
             "adaptive_max_pool3d")  # fmt: skip
 _DIMENSION = ("max.dim", "min.dim", "cummax", "cummin")
+_SPLIT = ("amax", "amin", "max", "min", "maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
 _COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal")
 
 
@@ -43,18 +45,30 @@ def plan_checks(
     static = deciding.verdict in (Verdict.SMOOTH, Verdict.CERTIFIED)
     if static:
         name = deciding.theorem or "smooth"
-        return CheckPlan((), (), facts.parameters, name, False, _carried(facts), (), classified.assumptions)
-    planner = _Planner(facts, structured, deciding.theorem)
-    for judged in judge(structured):
-        if not judged.is_certified:
-            planner.add_group(judged)
-    for unit in structured.units:
-        if unit.kind is UnitKind.SINGULAR:
-            planner.add_singular(unit)
+        return CheckPlan((), (), facts.parameters, name, False, False, _carried(facts), (), classified.assumptions)
+    planner = _Planner(facts, structured, deciding.theorem, deciding.theorem == "joint")
+    planner.add_all()
     return CheckPlan(
-        tuple(planner.checks), tuple(planner.groups), facts.parameters, None, fallback is not None, _carried(facts),
-        _reasons(deciding) if uncovered else (), classified.assumptions,
+        tuple(planner.checks), tuple(planner.groups), facts.parameters, None, planner.joint, fallback is not None,
+        _carried(facts), _reasons(deciding) if uncovered else (), classified.assumptions,
     )  # fmt: skip
+
+
+def plan_jointly(facts: Annotated, structured: Structured, plan: CheckPlan) -> CheckPlan:
+    """The checks of the joint condition, which needs the touches of all groups, discharged ones included.
+
+    Args:
+        facts: the annotated graph.
+        structured: its layers.
+        plan: what was planned for the same program.
+
+    Source: theory 4.8, 5.
+    """
+    if plan.joint:
+        return plan
+    planner = _Planner(facts, structured, "joint", True)
+    planner.add_all()
+    return replace(plan, checks=tuple(planner.checks), groups=(), joint=True, one_sample=False)
 
 
 def _carried(facts: Annotated) -> tuple[str, ...]:
@@ -79,6 +93,7 @@ class _Planner:
     facts: Annotated
     structured: Structured
     theorem: str | None
+    joint: bool
 
     def __post_init__(self) -> None:
         self.checks: list[Check] = []
@@ -86,19 +101,30 @@ class _Planner:
         self.layer_of: dict[int, str] = {}
         self.forms = ClosedForms(self.facts, self.structured.units)
 
+    def add_all(self) -> None:
+        for judged in judge(self.structured):
+            if self.joint or not judged.is_certified:
+                self.add_group(judged)
+        for unit in self.structured.units:
+            if unit.kind is UnitKind.SINGULAR:
+                self.add_singular(unit)
+
     def add_group(self, judged: Judged) -> None:
-        second = decides_by_algorithm_2(self.facts, judged)
+        second = not self.joint and decides_by_algorithm_2(self.facts, judged)
         plan = GroupPlan(
             judged.group.index, judged.name, self.facts.names(judged.group.fresh), 2 if second else 1,
             self.theorem == "T5",
         )  # fmt: skip
-        self.groups.append(plan)
+        if not self.joint:
+            self.groups.append(plan)
         self.layer_of |= {u.index: judged.name if judged.is_one_layer else u.display or u.name for u in judged.units}
         for unit in judged.units:
             if unit.kind is UnitKind.ACTIVATION and not second:
                 self._touches(unit, plan)
             elif unit.kind is UnitKind.MAX:
                 self._ties(unit, plan, judged)
+            elif unit.kind is UnitKind.SPLIT_MAX and self.joint:
+                self._split_ties(unit, plan, judged)
             elif unit.kind is not UnitKind.ACTIVATION:
                 self._add(CheckKind.UNOBSERVED, unit, plan.index, unit.inputs[0], note=f"{unit.name} is outside T8")
 
@@ -114,15 +140,15 @@ class _Planner:
         at = self.facts.graph.nodes[unit.node if node is None else node]
         self.checks.append(Check(
             len(self.checks), kind, group, unit.index, self.layer_of.get(unit.index, unit.display or unit.name), at.id, operand,
-            operator=at.op, arguments=at.arguments, **extra,
+            unit.node, operator=at.op, arguments=at.arguments, **extra,
         ))  # fmt: skip
 
     # Kinks ---------------------------------------------------------------------------------------
 
     def _touches(self, unit: Unit, plan: GroupPlan) -> None:
-        sides = tuple(Side(p.kink, _direction(p.weight)) for p in unit.points)
+        sides = tuple(_side(p, bool(unit.smooth_operands) or unit.name.startswith("rrelu")) for p in unit.points)
         root = unit.inputs[0]
-        sources = self.forms.of(root, plan.fresh)
+        sources = () if self.joint else self.forms.of(root, plan.fresh)
         first = next((m for m in unit.members if root in self.facts.graph.inputs_of[m]), None)
         if first is None:
             first = next(iter(self._chain_readers(unit, root)), unit.node)
@@ -194,14 +220,24 @@ class _Planner:
             if u.node == operand and self._users(operand) == {unit.node} and operand not in self.facts.graph.outputs
         )
         self._add(kind, unit, plan.index, operand, floor=floor, skip=flat_values(self.facts, judged, unit),
-                  feeders=feeders, sources=self.forms.of(operand, plan.fresh))  # fmt: skip
+                  feeders=feeders, sources=() if self.joint else self.forms.of(operand, plan.fresh))  # fmt: skip
+
+    def _split_ties(self, unit: Unit, plan: GroupPlan, judged: Judged) -> None:
+        node = self.facts.graph.nodes[unit.node]
+        operands = tuple(i for a in node.arguments.values() for i in _refs(a))
+        if node.shape is None or node.called_as.split(".")[0].endswith("_") or node.op.split(".")[1] not in _SPLIT:
+            self._add(CheckKind.UNOBSERVED, unit, plan.index, operands[0], note=f"ties of {unit.name} cannot be observed")
+            return
+        self._add(CheckKind.SPLIT, unit, plan.index, operands[0], reads=operands, skip=flat_values(self.facts, judged, unit))
 
     def _users(self, node: int) -> set[int]:
         return {u for u in self.facts.graph.users_of[node] if u in self.facts.relevant}
 
 
-def _direction(weight: float | None) -> int:
-    return {1.0: -1, 0.0: 1}.get(weight, 0) if weight is not None else 0
+def _side(proxy: Proxy, varies: bool) -> Side:
+    """AD's choice; where a slope is trainable (PReLU) or drawn at random (RReLU), the slopes are no constants."""
+    direction = {1.0: -1, 0.0: 1}.get(proxy.weight, 0) if proxy.weight is not None else 0
+    return Side(proxy.kink, direction) if varies else Side(proxy.kink, direction, proxy.left, proxy.ad, proxy.right)
 
 
 def _refs(value: Any) -> tuple[int, ...]:

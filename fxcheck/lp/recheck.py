@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fxcheck.lp import exact
-from fxcheck.lp.verify import are_multipliers
+from fxcheck.lp.verify import are_multipliers, mixes_to_zero
 from fxcheck.records.certificate import Block, Certificate
 
 
@@ -24,7 +24,8 @@ def recheck(certificate: Certificate) -> Recheck:
     """Check every block exactly, and that the verdict follows from them.
 
     ``certified`` needs every block to be a direction or independent columns; without any block it holds, since a
-    step without kinks or ties needs none. Multipliers are about the rows as they are in the file. That the rows
+    step without kinks or ties needs none. A mixture is checked with an error bound, since its weights are floats; it counts
+    only together with the directions of its parts. Multipliers are about the rows as they are in the file. That the rows
     belong to a model, and are all of its rows, cannot be seen from the file.
 
     Returns:
@@ -45,6 +46,7 @@ def recheck(certificate: Certificate) -> Recheck:
 _FAULTS = {
     "direction": "the direction is not positive on every row",
     "multipliers": "the multipliers are not >= 0 and not all 0 with rows that cancel exactly",
+    "mixture": "the weighted parts do not cancel within the errors of the rows",
     "independent columns": "the left inverse does not prove that the columns are independent",
 }
 
@@ -54,4 +56,6 @@ def _holds(block: Block) -> bool:
         return bool(exact.positive_on(block.rows, block.row_error, block.direction).all())
     if block.multipliers is not None and block.claim == "multipliers":
         return are_multipliers(block.rows, block.multipliers)
+    if block.weights is not None and block.coefficients is not None and block.claim == "mixture":
+        return mixes_to_zero(block.weights, block.coefficients, block.rows, block.row_error)
     return block.left_inverse is not None and exact.inverts(block.left_inverse, block.rows)

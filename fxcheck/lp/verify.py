@@ -109,5 +109,33 @@ def are_multipliers(rows: np.ndarray, multipliers: Sequence[Fraction]) -> bool:
     return all(y >= 0 for y in multipliers) and any(multipliers) and exact.cancel(rows, multipliers)
 
 
+def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarray, row_error: np.ndarray) -> bool:
+    """Is sum_i w_i sum_k c_ik a_k = 0, up to the errors of the a_k and the rounding of this sum?
+
+    The errors count for what is left of each term when the weights are applied, so that a large term that cancels hides no
+    small one that does not: || sum_k q_k a_k || <= sum_k |q_k| row_error[k] ||a_k|| + rounding, where q_k = sum_i w_i c_ik.
+
+    Args:
+        weights: (M,) float64 >= 0, not all 0.
+        coefficients: (M, K) float64.
+        rows: (K, D) float64, the a_k.
+        row_error: (K,) float64 >= 0, relative to the lengths.
+
+    Returns:
+        False also for wrong shapes and for nan or infinity.
+    """
+    if coefficients.shape != (len(weights), len(rows)) or row_error.shape != rows.shape[:1]:
+        return False
+    if not _finite(weights, coefficients, rows, row_error) or (weights < 0).any() or not weights.any():
+        return False
+    length = np.linalg.norm(rows, axis=1)
+    left = weights @ coefficients
+    most = weights @ np.abs(coefficients)
+    rounding = 4.0 * sum(coefficients.shape) * UNIT
+    left = np.where(np.abs(left) <= rounding * most, 0.0, left)
+    allowed = (np.abs(left) * (row_error + rounding) * length).sum()
+    return bool(np.linalg.norm(left @ rows) <= allowed)
+
+
 def _finite(*arrays: np.ndarray) -> bool:
     return all(bool(np.isfinite(array).all()) for array in arrays)

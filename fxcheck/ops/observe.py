@@ -21,6 +21,8 @@ class Collector(Protocol):
 
     def observe(self, check: int, values: list[Tensor]) -> None: ...
 
+    def choose(self, check: int, result: Tensor) -> Tensor: ...
+
 
 _LIBRARY = torch.library.Library("fxcheck", "DEF")
 _LIBRARY.define("observe(Tensor(a!) seen, int check, Tensor[] values) -> ()")
@@ -34,6 +36,12 @@ def _observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
 
 
 _LIBRARY.impl("observe", _observe, "CompositeImplicitAutograd")
+
+
+def choose(result: Tensor, check: int) -> Tensor:
+    """The output of a layer, or what whoever is collecting puts in its place."""
+    collector: Collector | None = getattr(_ACTIVE, "collector", None)
+    return result if collector is None else collector.choose(check, result)
 
 
 @contextmanager

@@ -17,7 +17,9 @@ from fxcheck.errors import FxcheckError
 from fxcheck.records import numbers
 
 SCHEMA = "fxcheck/certificate/1"
-WITNESSES = {"direction": "direction", "multipliers": "multipliers", "independent columns": "left_inverse"}
+WITNESSES = {
+    "direction": "direction", "multipliers": "multipliers", "independent columns": "left_inverse", "mixture": "weights",
+}  # fmt: skip
 """Each claim a block can make, and the field that holds its witness."""
 VERDICTS = ("certified", "uncertified")
 _HINT = "save one with step.certificate.save(path)"
@@ -35,7 +37,8 @@ class Block:
     group: int
     claim: str
     """``direction``: one direction is positive on every row. ``multipliers``: a combination of the rows with
-    coefficients >= 0 vanishes, so there is none. ``independent columns``: the rows are linearly independent."""
+    coefficients >= 0 vanishes, so there is none. ``independent columns``: the rows are linearly independent.
+    ``mixture``: weights of the parts of a gradient with which their differences from AD's gradient cancel."""
     coordinates: tuple[str, ...]
     """What the columns of the rows stand for, as ``conv1.weight[3]``; may be empty."""
     rows: np.ndarray
@@ -48,6 +51,10 @@ class Block:
     """(K,)."""
     left_inverse: np.ndarray | None = None
     """(K, D) float64, R with R Z close to the identity."""
+    weights: np.ndarray | None = None
+    """(M,) float64 >= 0, of the parts."""
+    coefficients: np.ndarray | None = None
+    """(M, K) float64: part i differs from AD's gradient by the sum of coefficients[i, k] times row k."""
 
     def __post_init__(self) -> None:
         fault = self._fault()
@@ -63,11 +70,18 @@ class Block:
             return "has rows and witnesses whose shapes do not fit"
         if not all(np.isfinite(a).all() for a, _ in [(self.rows, ()), *self._shapes()] if a is not None):
             return "holds nan or infinity"
+        if self.claim == "mixture" and not self._mixes():
+            return "has weights and coefficients whose shapes do not fit"
         if self.multipliers is not None and len(self.multipliers) != len(self.rows):
             return f"has {len(self.rows)} rows and {len(self.multipliers)} multipliers"
         if (self.row_error < 0).any() or (self.claim == "independent columns" and self.row_error.any()):
             return "has row errors that its claim cannot have"
         return ""
+
+    def _mixes(self) -> bool:
+        w, c = self.weights, self.coefficients
+        fits = w is not None and c is not None and w.ndim == 1 and c.shape == (len(w), len(self.rows))
+        return fits and bool(np.isfinite(w).all() and np.isfinite(c).all())  # type: ignore[arg-type]
 
     def _shapes(self) -> list[tuple[np.ndarray | None, tuple[int, ...]]]:
         count, width = self.rows.shape
@@ -86,6 +100,9 @@ class Block:
             out["multipliers"] = [numbers.fraction_text(y) for y in self.multipliers]
         if self.claim == "independent columns" and self.left_inverse is not None:
             out["left_inverse"] = [numbers.to_hex(row) for row in self.left_inverse]
+        if self.claim == "mixture" and self.weights is not None and self.coefficients is not None:
+            out["weights"] = numbers.to_hex(self.weights)
+            out["coefficients"] = [numbers.to_hex(row) for row in self.coefficients]
         return out
 
     @classmethod
@@ -103,6 +120,8 @@ class Block:
             read.vector("direction") if claim == "direction" else None,
             read.fractions("multipliers") if claim == "multipliers" else None,
             read.matrix("left_inverse", width) if claim == "independent columns" else None,
+            read.vector("weights") if claim == "mixture" else None,
+            read.matrix("coefficients", len(read.items("rows"))) if claim == "mixture" else None,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,8 @@ class CheckKind(StrEnum):
     """Ties in the windows of a pooling operator."""
     DIMENSION = "dimension"
     """Ties along one dimension, or along each of its prefixes."""
+    SPLIT = "split"
+    """Ties of a max that shares the gradient among them."""
     SINGULAR = "singular"
     """The one point at which an operator is not differentiable."""
     UNOBSERVED = "unobserved"
@@ -36,6 +39,10 @@ class Side:
     kink: float
     direction: int
     """-1: AD took the left derivative, so the pre-activation must fall; +1: the right one; 0: neither."""
+    left: float = math.nan
+    """The left derivative; NaN where it differs from entry to entry."""
+    ad: float = math.nan
+    right: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class Check:
     """Graph node of the operation."""
     operand: int
     """Graph node that is observed."""
+    result: int = -1
+    """Graph node that holds the layer's output, where another side or pick can be put in its place."""
     sides: tuple[Side, ...] = ()
     operator: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +109,7 @@ class Check:
     floor: float | None = None
     """WINDOWS, DIMENSION: maxima at or below it come out of a ReLU at 0 and need no row (Algorithm 2)."""
     skip: tuple[float, ...] = ()
-    """WINDOWS, DIMENSION: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
+    """WINDOWS, DIMENSION, SPLIT: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
     feeders: tuple[int, ...] = ()
     """WINDOWS: units whose values enter these windows and have no other use."""
     sources: tuple[Affine, ...] = ()
@@ -132,6 +141,8 @@ class CheckPlan:
     trainable: tuple[str, ...]
     theorem: str | None
     """The theorem that certifies statically (smooth models included: ``smooth``), or None."""
+    joint: bool
+    """The joint condition decides, over all checks together; ``groups`` is empty."""
     one_sample: bool
     """T1 was asked for: a step of one forward of one sample is certified without rows."""
     carried: tuple[str, ...] = ()

@@ -35,7 +35,12 @@ class LayerStep:
     verdict: str
     """``certified``, ``infeasible`` or ``undecided``."""
     theorem: str | None
-    """What certified it: T5 or T8; None when nothing did."""
+    """What certified it: T5, T8 or joint; None when nothing did."""
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything happened in it that a theorem has to answer for."""
+        return bool(self.touched or self.nontrivial)
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -58,9 +63,11 @@ class StepResult:
     forwards: int = 0
     samples: int = 0
     up_to_rounding: bool | None = None
-    """None: near touches were not looked for (theory 4.13)."""
+    """True: it rests on gradients that cancel, or are zero, as computed. None: near touches were not looked for
+    (theory 4.13)."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of the check by stage: observation, classes, rows, T_j, lp, verification, other."""
+    """Wall time of the check by stage: observation, classes, rows, T_j, lp, verification, replay,
+    decomposition, other."""
     make_certificate: Callable[[], Certificate] | None = field(default=None, repr=False)
 
     @cached_property

@@ -79,6 +79,8 @@ def _runtime(report: Report) -> str:
     open_ = [layer for layer in report.layers if layer.verdict is Verdict.RUNTIME]
     done = len(report.layers) - len(open_)
     settled = f"{done} of {_count(len(report.layers), 'layer')} can never make it wrong. " if done else ""
+    if report.theorem == "joint":  # which decides all layers together
+        settled = ""
     return (
         "backward() returns the true gradient unless a pre-activation sits exactly on a kink or a max is tied. "
         f"{settled}For {_named(open_)} that depends on weights and data: a step where it happens is right if the "

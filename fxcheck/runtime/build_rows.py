@@ -127,7 +127,7 @@ class RowBuilder:
     # Ties --------------------------------------------------------------------------------------
 
     def _ties(self, ties: Ties, group: GroupPlan) -> None:
-        sign = sign_of_maximum(ties.at.check.operator)
+        sign = sign_of_maximum(ties.at.check.operator, ties.at.check.arguments)
         for source, chosen, channels, positions in self._by_source(ties.at, ties.winners):
             left = chosen
             if source is not None and self._is_identity(ties, source):

@@ -21,9 +21,11 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
+from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
+from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
@@ -49,6 +51,8 @@ class Settings:
     on_uncertified: OnUncertified
     allow_uncovered: bool
     exact_ties: bool
+    joint_seconds: float
+    """The most that the joint condition and the decomposition may take at a step."""
 
 
 class CheckedModule(nn.Module):
@@ -204,12 +208,15 @@ class CheckedModule(nn.Module):
             output = self._plain(args, kwargs, call, with_loss)
         else:
             inputs = {n: v for n, v in zip(program.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+            forward = Forward.about_to_run(program, call)
             collector = Collector(
                 program.plan, PositionClasses(program.study.facts, inputs), program.history, session.seconds
             )
             with collecting(collector):
                 output = program.module(*call[0], **call[1])
             session.add_forward(program, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
+            forward.has_run(output)
+            session.runs.append(forward)
         started = time.perf_counter()
         _refuse_non_finite(output)
         session.spend("other", started)
@@ -354,12 +361,20 @@ class CheckedModule(nn.Module):
 
     def _finish(self, session: Session, step: StepResult) -> None:
         started = time.perf_counter()
-        conclude(session, world_size(), step)
-        session.spend("other", started)
+        before = sum(session.seconds.values())
+        conclude(session, world_size(), step, lambda: self._look_at(session))
+        session.spend("other", started + sum(session.seconds.values()) - before)
         self.__dict__.update(last_step=step)
         self._summary.add(step)
         if step.verdict != CERTIFIED:
             self._report(step)
+
+    def _look_at(self, session: Session) -> Joint:
+        """Decide a step as a whole, by running its forwards again."""
+        seconds = self._settings.joint_seconds
+        if seconds <= 0:
+            return Joint(text="it is switched off (joint_seconds=0)")
+        return decide_jointly(session.runs, self._roots(), seconds, session.seconds)
 
     def _report(self, step: StepResult) -> None:
         policy = self._settings.on_uncertified

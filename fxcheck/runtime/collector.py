@@ -17,6 +17,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import Picks, PositionClasses
+from fxcheck.runtime.split_ties import ties_that_split
 from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
 
 
@@ -44,6 +45,10 @@ class Collector:
         self.seen.add(check)
         _LOOK[self.plan.checks[check].kind](self, self.plan.checks[check], [v.detach() for v in values], values)
         self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
+
+    def choose(self, check: int, result: Tensor) -> Tensor:
+        """AD's own choices stand."""
+        return result
 
     def finish(self) -> Observed:
         """Look at what was put off, with one synchronisation for all layers, and settle the guards.
@@ -181,6 +186,27 @@ class Collector:
         else:
             look()
 
+    def _split(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+        operands, extrema = values[:-1], values[-1]
+        count = self.observed.count(check.index)
+        count.entries += extrema.numel()
+        if not live[-1].requires_grad:
+            return
+
+        def look() -> None:
+            _refuse_non_finite(all(bool(v.isfinite().all()) for v in operands), check)
+            found = ties_that_split(check, operands, extrema)
+            if found is None:
+                self.observed.problems.append(f"{check.layer} has more ties than are followed")
+            elif found.outputs.numel():
+                count.tied += int(found.outputs.unique().numel())
+                self.observed.splits.append(found)
+
+        if self._is_deferred(live[-1]):
+            self.waiting.append((check, None, look))
+        else:
+            look()
+
     # Singular points ---------------------------------------------------------------------------
 
     def _singular(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
@@ -217,5 +243,6 @@ _LOOK: dict[CheckKind, Callable[[Collector, Check, list[Tensor], list[Tensor]], 
     CheckKind.GUARD: Collector._guard,
     CheckKind.WINDOWS: Collector._windows,
     CheckKind.DIMENSION: Collector._dimension,
+    CheckKind.SPLIT: Collector._split,
     CheckKind.SINGULAR: Collector._singular,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
 from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block
 from fxcheck.runtime.decide import Decided
+from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.observed import Count
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns
@@ -23,13 +25,14 @@ from fxcheck.runtime.session import Session
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
 
 
-def conclude(session: Session, ranks: int, step: StepResult) -> None:
+def conclude(session: Session, ranks: int, step: StepResult, look: Callable[[], Joint]) -> None:
     """Fill in the result of a step that has ended.
 
     Args:
         session: its forwards.
         ranks: size of the process group; 1 without one.
         step: the result to fill.
+        look: decides the step as a whole; called where the layers' own systems leave it open.
     """
     program = session.program
     step.forwards, step.samples, step.seconds = session.forwards, session.samples, session.seconds
@@ -46,8 +49,52 @@ def conclude(session: Session, ranks: int, step: StepResult) -> None:
         _certify_statically(session, plan.theorem, step, program)
     elif plan.one_sample and session.forwards == session.samples == ranks == 1 and not session.problems:
         step.verdict, step.theorem, step.subdifferential = CERTIFIED, "T1", "clarke"
+    elif session.problems:
+        _refuse(step, "undecided", session.problems[0])
+    elif plan.joint:
+        _decide_jointly(session, ranks, step, look)
     else:
         _decide(session, ranks, step, program)
+        if step.reason in ("infeasible", "undecided") and ranks == 1:
+            _look_again(step, look())
+
+
+def _decide_jointly(session: Session, ranks: int, step: StepResult, look: Callable[[], Joint]) -> None:
+    if ranks > 1 and (session.gathered_ranks != ranks or not session.is_idle):
+        _refuse(step, "other ranks", f"the step's gradient sums {ranks} ranks, and the joint condition is decided on one")
+    elif session.is_idle:
+        step.verdict, step.theorem, step.subdifferential = CERTIFIED, "joint", "bouligand"
+    else:
+        _look_again(step, look())
+
+
+def _look_again(step: StepResult, joint: Joint) -> None:
+    """The joint condition and the decomposition settle the step, or leave it as it was."""
+    if joint.certified:
+        step.verdict, step.theorem, step.reason, step.text = CERTIFIED, "joint", None, ""
+        step.subdifferential = joint.subdifferential
+        step.up_to_rounding = True if joint.dropped or joint.subdifferential == "clarke" else step.up_to_rounding
+        step.layers = tuple(replace(x, verdict=CERTIFIED, theorem="joint") for x in step.layers)
+    else:
+        both = [t for t in (step.text, joint.text) if t]
+        _refuse(step, step.reason or joint.reason, "; all layers together: ".join(both))
+        step.layers = tuple(x if x.verdict != CERTIFIED or not x.is_touched else replace(x, verdict="undecided", theorem=None)
+                            for x in step.layers)  # fmt: skip
+    step.layers = tuple(replace(x, constraints=joint.rows.get(x.name, x.constraints)) for x in step.layers)
+    step.make_certificate = _joint_certificate(step, joint)
+
+
+def _joint_certificate(step: StepResult, joint: Joint) -> Callable[[], Certificate]:
+    before, verdict = step.make_certificate, step.verdict or UNCERTIFIED
+    notes = (*([step.text] if step.text else []), *step.assumptions, *joint.notes)
+
+    def make() -> Certificate:
+        assert before is not None
+        first = before()
+        blocks = tuple(joint.blocks) if joint.certified else (*first.blocks, *joint.blocks)
+        return Certificate(verdict, first.torch, first.digest, blocks, notes)
+
+    return make
 
 
 def _refuse(step: StepResult, reason: str, text: str) -> None:
@@ -70,8 +117,8 @@ def _decide(session: Session, ranks: int, step: StepResult, program: Program) ->
         block, _ = decided.infeasible[0]
         _refuse(step, "infeasible", f"no direction satisfies all {len(block.rows)} rows of {block.rows[0].layer}; "
                 "the multipliers that prove it are in the certificate")  # fmt: skip
-    elif session.problems or unsided:
-        _refuse(step, "undecided", [*session.problems, *unsided][0])
+    elif session.open_questions or unsided:
+        _refuse(step, "undecided", [*session.open_questions, *unsided][0])
     elif open_blocks:
         block, decision = open_blocks[0]
         _refuse(step, "undecided", f"the rows of {block.rows[0].layer} were not decided: {decision.reason}")
@@ -114,7 +161,8 @@ def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
             maxima += count.entries if check.kind in _MAXIMA else 0
         rows = [r for r in session.rows if r.group == group and r.layer == name]
         blocks = [(b, d) for b, d in decided.of_group(group) if any(r.layer == name for r in b.rows)]
-        verdict, theorem = _verdict(blocks, decided, group, bool(session.problems and total.touched and group < 0))
+        unsettled = bool(session.problems or session.open_questions)
+        verdict, theorem = _verdict(blocks, decided, group, unsettled and total.touched > 0 and group < 0)
         found.append(LayerStep(
             name, group, total.entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
             len(rows), verdict, theorem,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.observed import Observation
 from fxcheck.runtime.rows import Row, RowKind, Slot
 
@@ -58,11 +59,11 @@ class Gradients:
             values = _tables(self.of(row.at, [(row.entry, float(row.direction))], names))
             scale = _norm(values)
         else:
-            sign = sign_of_maximum(row.at.check.operator)
+            sign = sign_of_maximum(row.at.check.operator, row.at.check.arguments)
             winner = _tables(self.of(row.at, [(row.entry, sign)], names))
             loser = _tables(self.of(row.at, [(row.loser, sign)], names))
             values, scale = _difference(winner, loser), _norm(winner) + _norm(loser)
-        norm, roundoff = _norm(values), _roundoff(row.at.like.dtype)
+        norm, roundoff = _norm(values), roundoff_of(row.at.like.dtype)
         row.error = roundoff * scale / norm if norm else 0.0
         if row.error >= 1.0:
             values, row.error = [None for _ in values], 0.0
@@ -100,14 +101,17 @@ def _norm(tables: Sequence[np.ndarray | None]) -> float:
     return float(np.sqrt(sum(float((t * t).sum()) for t in tables if t is not None)))
 
 
-def _roundoff(dtype: torch.dtype) -> float:
-    """Assumed relative error of a gradient that autograd computed on a tensor of this dtype."""
-    return (64.0 if dtype in (torch.float32, torch.float64) else 8.0) * torch.finfo(dtype).eps
+def sign_of_maximum(operator: str, arguments: Mapping[str, object]) -> float:
+    """-1 for a minimum, whose pick must stay below the others.
 
-
-def sign_of_maximum(operator: str) -> float:
-    """-1 for a minimum, whose pick must stay below the others."""
-    return -1.0 if operator.split(".")[1].startswith(("min", "cummin")) else 1.0
+    Args:
+        operator: overload, as ``aten.max_pool2d.default``.
+        arguments: of the call; a clamp by a tensor is a minimum where it has an upper bound.
+    """
+    name = operator.split(".")[1]
+    if name in ("clamp", "clip"):
+        return -1.0 if arguments.get("min") is None else 1.0
+    return -1.0 if name in ("clamp_max", "fmin") or name.startswith(("min", "amin", "cummin")) else 1.0
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -47,6 +47,19 @@ class Ties:
     """int64 (P,), flat indices of the maxima."""
 
 
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Tied entries of maxima that share the gradient: all of them, several an output."""
+
+    check: Check
+    outputs: Tensor
+    """int64 (P,), flat indices of the maxima, on the CPU."""
+    operands: Tensor
+    """int64 (P,), which operand of the operation each entry is in."""
+    entries: Tensor
+    """int64 (P,), flat row-major index into the operand, which is broadcast to the result's shape where there are two."""
+
+
 @dataclass
 class Count:
     """Totals of one check over the forwards of a step."""
@@ -75,11 +88,16 @@ class Observed:
 
     touches: list[Touches] = field(default_factory=list)
     ties: list[Ties] = field(default_factory=list)
+    splits: list[Splits] = field(default_factory=list)
     counts: dict[int, Count] = field(default_factory=dict)
     """By check index."""
     problems: list[str] = field(default_factory=list)
     """Why the forward cannot be decided; empty when it can."""
-    samples: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """No touch and no tie that could matter."""
+        return not (self.touches or self.ties or self.splits)
 
     def count(self, check: int) -> Count:
         return self.counts.setdefault(check, Count())

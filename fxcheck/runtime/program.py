@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -12,13 +13,23 @@ from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
 from fxcheck.ops.measured import Measured
-from fxcheck.passes.insert_checks import insert_checks
+from fxcheck.passes.insert_checks import insert_checks, insert_choices
 from fxcheck.passes.pipeline import Study, study
-from fxcheck.passes.plan_checks import plan_checks
+from fxcheck.passes.plan_checks import plan_checks, plan_jointly
 from fxcheck.records.checks import CheckPlan
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.signature import Inputs
 from fxcheck.theory.classify import classify
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """A program rewritten for the joint condition."""
+
+    plan: CheckPlan
+    module: fx.GraphModule
+    chosen: frozenset[int]
+    """Checks whose layer can be given another side or pick than AD's."""
 
 
 @dataclass(eq=False)
@@ -44,6 +55,13 @@ class Program:
     history: dict[int, int] = field(default_factory=dict)
     """By check: tied windows of the last forward."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def replayed(self) -> Replayed:
+        """The same computation with the checks of all layers; made when a step first needs it."""
+        plan = plan_jointly(self.study.facts, self.study.structured, self.plan)
+        module, chosen = insert_choices(self.captured.program, plan, self.study.graph, self.study.sources)
+        return Replayed(plan, module, chosen)
 
     @property
     def is_static(self) -> bool:

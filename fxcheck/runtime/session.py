@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
 from fxcheck.runtime.gradients import Gradients
-from fxcheck.runtime.observed import Count
+from fxcheck.runtime.observed import Count, Observed
 from fxcheck.runtime.origins import Origins
 from fxcheck.runtime.program import Program
+from fxcheck.runtime.replay import Forward, checksum
 from fxcheck.runtime.rows import Columns, Row, RowKind
 
 _ROUNDS = 8
@@ -33,6 +31,12 @@ class Session:
     columns: list[Columns] = field(default_factory=list)
     counts: dict[int, Count] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    """Why the step cannot be decided at all."""
+    open_questions: list[str] = field(default_factory=list)
+    """What the layers' own systems leave open; another look at the whole step may settle it."""
+    runs: list[Forward] = field(default_factory=list)
+    is_idle: bool = True
+    """Nothing that a theorem has to answer for was seen."""
     forwards: int = 0
     samples: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -62,6 +66,9 @@ class Session:
         if sentence not in self.problems:
             self.problems.append(sentence)
 
+    def _leave_open(self, sentences: Sequence[str]) -> None:
+        self.open_questions += [s for s in sentences if s not in self.open_questions]
+
     def spend(self, stage: str, since: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since
 
@@ -79,19 +86,24 @@ class Session:
             most_gradients: backward passes that may be spent on rows and on T_j.
         """
         observed = collector.finish()
+        self.is_idle &= observed.is_idle
+        for check, count in observed.counts.items():
+            self.counts.setdefault(check, Count()).add(count)
+        if program.plan.joint:
+            self._add_to_joint(observed)
+            if not observed.is_idle:
+                self.checksums += [checksum(t) for t in (*collector.classes.inputs.values(), *program.trainable.values())]
+            return
         started = time.perf_counter()
         gradients = Gradients(program.trainable, most_gradients)
         origins = Origins(collector.classes)
         built = RowBuilder(program.plan, program.tensors, gradients, origins).build(observed)
         self.spend("rows", started)
-        for sentence in (*observed.problems, *built.problems):
-            self.problem(sentence)
+        self._leave_open([*observed.problems, *built.problems])
         started = time.perf_counter()
         rows = built.rows if program.plan.uncovered else self._settle_zero_rows(built.rows, gradients)
         self.spend("T_j", started)
         self._settle(program, rows, built.columns, gradients)
-        for check, count in observed.counts.items():
-            self.counts.setdefault(check, Count()).add(count)
         self._count_nontrivial(program, rows)
         for row in rows:
             row.at = None
@@ -100,7 +112,20 @@ class Session:
         if rows or built.columns:
             concerned = {r.group for r in rows} | {c.group for c in built.columns}
             own = [program.trainable[n] for g in program.plan.groups if g.index in concerned for n in g.fresh]
-            self.checksums += [_checksum(t) for t in (*collector.classes.inputs.values(), *own)]
+            self.checksums += [checksum(t) for t in (*collector.classes.inputs.values(), *own)]
+
+    def _add_to_joint(self, observed: Observed) -> None:
+        """The joint condition is decided when the step has ended; here ties are counted, proven equal ones left out."""
+        for sentence in observed.problems:
+            self.problem(sentence)
+        for ties in observed.ties:
+            count = self.counts[ties.at.check.index]
+            count.nontrivial += len(ties.losers)
+            count.nontrivial_outputs += len(ties.outputs.unique())
+        for splits in observed.splits:
+            count, outputs = self.counts[splits.check.index], len(splits.outputs.unique())
+            count.nontrivial += len(splits.entries) - outputs
+            count.nontrivial_outputs += outputs
 
     def _settle_zero_rows(self, rows: list[Row], gradients: Gradients) -> list[Row]:
         """Ties whose row vanishes: harmless when the entries have equal total gradients, fatal otherwise."""
@@ -138,6 +163,8 @@ class Session:
             self.columns += other["columns"]
             for sentence in other["problems"]:
                 self.problem(sentence)
+            self._leave_open(other["open_questions"])
+            self.is_idle &= other["is_idle"]
             self.samples += other["samples"]
             self.forwards += other["forwards"]
         self.gathered_ranks = len(others) + 1
@@ -148,10 +175,8 @@ class Session:
         """What other ranks need of this one."""
         plan = self.program.plan if self.program is not None else None
         return {
-            "rows": self.rows, "columns": self.columns, "problems": self.problems, "samples": self.samples,
-            "forwards": self.forwards, "layers": plan and (plan.groups, plan.trainable, plan.theorem),
+            "rows": self.rows, "columns": self.columns, "problems": self.problems,
+            "open_questions": self.open_questions, "is_idle": self.is_idle, "samples": self.samples, "forwards": self.forwards,
+            "layers": plan and (plan.groups, plan.trainable, plan.theorem),
         }  # fmt: skip
 
-
-def _checksum(tensor: Tensor) -> int:
-    return int(torch.hash_tensor(tensor.detach()).view(torch.int64)) if tensor.numel() else 0

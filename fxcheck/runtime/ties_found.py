@@ -165,7 +165,7 @@ def ties_along(check: Check, x: Tensor, extrema: Tensor, picks: Tensor) -> Found
     if check.operator.split(".")[1].startswith("cum"):
         return _ties_of_prefixes(check, rows, where, extrema, picks, dim, finite)
     values, chosen = extrema.reshape(-1), picks.reshape(-1)
-    equal = (rows == values[:, None]) & _counts(check, values)[:, None]
+    equal = (rows == values[:, None]) & counted(check, values)[:, None]
     tied = equal.sum(1) >= 2
     cells = torch.where(equal, where, -1)[tied]
     winners = where.gather(1, chosen[:, None]).reshape(-1)[tied]
@@ -183,7 +183,7 @@ def _ties_of_prefixes(
     values = (extrema.movedim(dim, -1) if extrema.dim() else extrema[None]).reshape(-1, length)
     chosen = (picks.movedim(dim, -1) if picks.dim() else picks[None]).reshape(-1, length)
     before = torch.ones(length, length, dtype=torch.bool, device=rows.device).tril()
-    equal = (rows[:, None, :] == values[:, :, None]) & before & _counts(check, values)[:, :, None]
+    equal = (rows[:, None, :] == values[:, :, None]) & before & counted(check, values)[:, :, None]
     tied = equal.sum(2) >= 2
     cells = torch.where(equal, where[:, None, :], -1)[tied]
     winners = where.gather(1, chosen)[tied]
@@ -192,7 +192,7 @@ def _ties_of_prefixes(
     return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
 
 
-def _counts(check: Check, values: Tensor) -> Tensor:
+def counted(check: Check, values: Tensor) -> Tensor:
     """Extrema whose ties need rows."""
     keep = torch.ones_like(values, dtype=torch.bool)
     if check.floor is not None:

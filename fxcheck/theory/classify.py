@@ -79,7 +79,7 @@ def classify(model: Structured, batch_size: int | None) -> Classified:
     Returns:
         Verdicts, the theorem that gives them, and diagnostics for everything that falls short.
 
-    Source: T1, T4, T5, T6, T8 of the paper; static discharge per group is theory 4.8.
+    Source: T1, T4, T5, T6, T8 of the paper; static discharge per group is theory 4.8, the joint condition theory 5.
     """
     judged = judge(model)
     singular = tuple(u for u in model.units if u.kind is UnitKind.SINGULAR)
@@ -130,7 +130,7 @@ def _theorem(
         return "T1"
     if not singular and _t5(judged):
         return "T5"
-    return "T8"
+    return "joint" if _needs_joint(judged) else "T8"
 
 
 def _t1(model: Structured, judged: tuple[Judged, ...], batch_size: int | None) -> bool:
@@ -145,6 +145,11 @@ def _t5(judged: tuple[Judged, ...]) -> bool:
     return all(
         not j.flaws and not j.has_max and len(j.units) == 1 and all(u.fully_connected for u in j.units) for j in judged
     )
+
+
+def _needs_joint(judged: tuple[Judged, ...]) -> bool:
+    """T8 asks every open layer for parameters of its own, and all layers for one-sided choices."""
+    return bool(_blockers(judged)) or any(not j.is_certified and not j.group.fresh for j in judged)
 
 
 def _blockers(judged: tuple[Judged, ...]) -> tuple[Unit, ...]:
@@ -166,9 +171,8 @@ def _layers(
     for j in judged:
         found += [(unit.node, layer) for unit, layer in _group_layers(model, j, theorem, blockers)]
     for i, unit in enumerate(singular):
-        verdict = Verdict.UNCOVERED if blockers else Verdict.RUNTIME
         notes = (diagnose.singular(unit), *(diagnose.blocked(b) for b in blockers[:1]))
-        report = _layer(unit, None, len(judged) + i, Bias(None), verdict, None if blockers else "T8", notes)
+        report = _layer(unit, None, len(judged) + i, Bias(None), Verdict.RUNTIME, theorem, notes)
         found.append((unit.node, report))
     ordered = [layer for _, layer in sorted(found, key=lambda item: item[0])]
     return tuple(replace(layer, index=i) for i, layer in enumerate(ordered))
@@ -200,14 +204,11 @@ def _decide(
     if theorem == "T1":
         return Verdict.CERTIFIED, "T1", []
     reasons = diagnose.shortfalls(model.parameters, model.frozen, j.group, j.units, j.certificate)
-    if theorem == "T5":
-        return Verdict.RUNTIME, "T5", reasons
-    if not j.group.fresh:
-        return Verdict.UNCOVERED, None, [(None, diagnose.nothing_fresh(model.parameters, j.group)), *reasons]
-    if blockers:
+    if theorem == "joint":
+        shared = [] if j.group.fresh else [(None, diagnose.nothing_fresh(model.parameters, j.group))]
         blocked = [(None, diagnose.blocked(b)) for b in blockers[:1] if b.index not in j.group.units]
-        return Verdict.UNCOVERED, None, [*reasons, *blocked]
-    return Verdict.RUNTIME, "T8", reasons
+        reasons = [*shared, *reasons, *blocked]
+    return Verdict.RUNTIME, theorem, reasons
 
 
 def _fused(units: tuple[Unit, ...]) -> list[tuple[Unit, Unit | None]]:
@@ -259,7 +260,7 @@ def _subdifferential(verdict: Verdict, theorem: str | None, judged: tuple[Judged
         return None
     if verdict is Verdict.SMOOTH or theorem == "T8":
         return "bouligand"
-    return "bouligand" if theorem in ("T4", "T6") and all(j.is_one_sided for j in judged) else "clarke"
+    return "bouligand" if theorem in ("T4", "T6", "joint") and all(j.is_one_sided for j in judged) else "clarke"
 
 
 def _conditions(model: Structured, judged: tuple[Judged, ...]) -> Conditions:

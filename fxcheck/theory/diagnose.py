@@ -24,15 +24,15 @@ def flaw(unit: Unit) -> Diagnostic | None:
             "FX303", f"{unit.name} is an order statistic, which no theorem covers{_because(unit)}",
             "Use a max or min over a dimension, or a fixed selection of entries.", where,
         )  # fmt: skip
+    if unit.kind is UnitKind.SPLIT_MAX and "aminmax" in unit.name:
+        return Diagnostic(
+            "FX302", f"{unit.name} splits the gradient among tied entries of two results, and they are not observed",
+            "Use amax and amin, or max(dim) and min(dim).", where,
+        )  # fmt: skip
     if unit.kind is UnitKind.RECURRENT:
         return Diagnostic(
             "FX103", f"{unit.name} applies a kinked activation at every time step with the same weights",
             "Use a tanh, GRU or LSTM cell, which are smooth.", where,
-        )  # fmt: skip
-    if unit.kind is UnitKind.SPLIT_MAX:
-        return Diagnostic(
-            "FX302", f"{unit.name} splits the gradient among tied entries, and T8 needs a max that picks one",
-            "Use max(dim) or a max-pool, which pick one index.", where,
         )  # fmt: skip
     if unit.kind is UnitKind.ACTIVATION:
         return _flawed_activation(unit)
@@ -92,12 +92,13 @@ def nothing_fresh(parameters: Sequence[str], group: Group) -> Diagnostic:
     if not group.own:
         return Diagnostic(
             "FX103", "no parameter stands between this layer and the layers before it, so nothing can move it alone",
-            "Put a layer with a bias (a convolution, a linear layer or an affine normalisation) before it.",
+            "Check it while training (the joint condition), or put a layer with a bias (a convolution, a linear layer or an "
+            "affine normalisation) before it.",
         )  # fmt: skip
     names = ", ".join(_names(parameters, group.own)[:3])
     return Diagnostic(
         "FX103", f"all its parameters ({names}) already feed an earlier layer: weights are shared across layers",
-        "Give this layer a bias of its own.",
+        "Check it while training (the joint condition), or give this layer a bias of its own.",
     )  # fmt: skip
 
 
@@ -112,6 +113,12 @@ def shortfalls(
             found.append((unit.index, Diagnostic(
                 "FX301", f"{unit.name} takes a max over several entries: whether a tie is harmless depends on the step",
                 "Check it while training (T8), or use average pooling or a strided convolution.", where,
+            )))  # fmt: skip
+        if unit.kind is UnitKind.SPLIT_MAX:
+            found.append((unit.index, Diagnostic(
+                "FX302", f"{unit.name} splits the gradient among tied entries, and T8 needs a max that picks one",
+                "Check it while training, where the joint condition decides; max(dim) and max-pools pick one index and "
+                "are decided faster.", where,
             )))  # fmt: skip
         if unit.kind is UnitKind.ACTIVATION and not certificate.covers:
             found.append((unit.index, _no_bias(parameters, frozen, group, unit)))

@@ -64,7 +64,7 @@ def test_siamese_branches_share_their_groups_layer_by_layer() -> None:
     assert {layer.bias.kind for layer in report.layers} == {"shared"}
 
 
-def test_a_recurrence_by_hand_is_uncovered_after_its_first_step() -> None:
+def test_a_recurrence_by_hand_is_left_to_the_joint_condition_after_its_first_step() -> None:
     class Cell(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -74,7 +74,8 @@ def test_a_recurrence_by_hand_is_uncovered_after_its_first_step() -> None:
             return F.relu(self.cell(F.relu(self.cell(x))))
 
     report = analyze(Cell(), torch.zeros(2, 3))
-    assert [str(layer.verdict) for layer in report.layers] == ["certified", "uncovered"]
+    assert [str(layer.verdict) for layer in report.layers] == ["certified", "runtime"]
+    assert (report.theorem, report.subdifferential) == ("joint", "bouligand")
     assert report.layers[1].diagnostics[0].code == "FX103"
     assert report.conditions.condition_1 is False
 

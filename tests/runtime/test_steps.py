@@ -34,7 +34,7 @@ def test_an_infeasible_step_names_its_reason_and_holds_gordan_multipliers() -> N
     step = one_step(lemma_2(), ONE)
     assert (step.verdict, step.reason, step.theorem) == ("uncertified", "infeasible", None)
     assert "multipliers" in step.text and [layer.verdict for layer in step.layers] == ["infeasible", "infeasible"]
-    (block,) = step.certificate.blocks
+    block, _ = step.certificate.blocks  # of the layer, and of all layers together
     assert block.claim == "multipliers" and block.rows.tolist() in ([[-1.0], [1.0]], [[1.0], [-1.0]])
     assert recheck(step.certificate).confirmed
 
@@ -71,11 +71,13 @@ def test_the_digest_tells_steps_apart() -> None:
 
 
 def test_rows_of_all_forwards_are_decided_together() -> None:
-    checked = fxcheck.instrument(right_though_touched(), (ONE,))
-    with checked.step() as step:
-        checked(ONE).sum().backward()
-        checked(-ONE).sum().backward()
-    assert (step.forwards, step.samples, step.reason) == (2, 2, "infeasible")
+    """Together the forwards make -|w|: no direction shows AD's 0, but it is the mean of both slopes."""
+    for seconds, reason, theorem in ((0.0, "infeasible", None), (20.0, None, "joint")):
+        checked = fxcheck.instrument(right_though_touched(), (ONE,), joint_seconds=seconds)
+        with checked.step() as step:
+            checked(ONE).sum().backward()
+            checked(-ONE).sum().backward()
+        assert (step.forwards, step.samples, step.reason, step.theorem) == (2, 2, reason, theorem)
     assert step_of(checked, ONE).verdict == step_of(checked, -ONE).verdict == "certified"
 
 

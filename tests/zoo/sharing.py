@@ -98,7 +98,7 @@ class Basic(nn.Module):
 
 
 def _no_fresh(*codes: str) -> dict:
-    return {"allowed": (UNCOVERED,), "codes": codes or ("FX103",)}
+    return {"allowed": (RUNTIME,), "theorem": "joint", "codes": codes or ("FX103",)}
 
 
 CASES = (
@@ -154,7 +154,7 @@ CASES = (
          of(lambda s, x: torch.softmax(s.g(x), 1)[:, :1] * relu(s.a(x)) + torch.softmax(s.g(x), 1)[:, 1:2] * relu(s.b(x)),
             g=dense, a=dense, b=dense), (CERTIFIED,), theorem="T4"),
     Case("weight penalty beside a ReLU", of(lambda s, x: (relu(s.layer(x)), s.layer.weight.abs().sum()), layer=dense),
-         (CERTIFIED, UNCOVERED), subdifferential="clarke"),
+         (CERTIFIED, RUNTIME), subdifferential="clarke"),
     Case("weight used in a gate and a ReLU", of(lambda s, x: relu(s.layer(x)) * relu(s.layer.weight).sum(), layer=dense),
          (CERTIFIED, *NOT_CERTIFIED)),
     Case("hypernetwork: a ReLU makes the next layer's bias",

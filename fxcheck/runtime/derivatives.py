@@ -1,0 +1,125 @@
+"""Total gradients of observed entries, as vectors that a linear program can take (theory 5).
+
+A model with few parameters keeps all coordinates. Otherwise a direction v = S^T z with z in R^d is wanted, S a random
+sketch: then <a, v> = <S a, z>, so that the rows S a decide, exactly, whether such a v exists. Restricting v is always sound,
+and as long as d is at least the rank of the rows it loses none of them, but for accidents of probability zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+SKETCH = 8192
+"""d: models with at most as many parameters are not sketched."""
+_SEED = 20241204
+_SHIFT = 1021
+_STRETCH = 2.0
+"""A sketch changes lengths by a few per cent; no error that does not know its signs is stretched more than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """A gradient by all trainable parameters."""
+
+    values: np.ndarray
+    """(d,) float64."""
+    error: float
+    """The true gradient's image lies within this distance."""
+    is_zero: bool
+    """Exactly zero on all parameters, not only in the sketch."""
+
+
+class Coordinates:
+    """The coordinates in which gradients by the trainable parameters are written.
+
+    Args:
+        trainable: the parameters by name.
+    """
+
+    def __init__(self, trainable: Mapping[str, Tensor]) -> None:
+        self.trainable = dict(trainable)
+        self.total = sum(p.numel() for p in self.trainable.values())
+        self.is_sketch = self.total > SKETCH
+        self.size = SKETCH if self.is_sketch else self.total
+        self._signs: dict[str, Tensor] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each coordinate stands for."""
+        if self.is_sketch:
+            return tuple(f"sketch[{i}]" for i in range(self.size))
+        return tuple(f"{n}[{i}]" for n, p in self.trainable.items() for i in range(p.numel()))
+
+    def write(self, gradients: Sequence[Tensor | None], roundoff: float) -> Vector:
+        """A gradient in these coordinates.
+
+        Args:
+            gradients: one a parameter, in order; None for zero.
+            roundoff: relative error of the gradient as a whole.
+        """
+        found = {n: g for n, g in zip(self.trainable, gradients, strict=True) if g is not None and bool(g.any())}
+        length = sqrt(sum(float(g.double().square().sum()) for g in found.values()))
+        values = self._sketched(found) if self.is_sketch else self._listed(found)
+        return Vector(values, roundoff * length * (_STRETCH if self.is_sketch else 1.0), not found)
+
+    def _listed(self, found: Mapping[str, Tensor]) -> np.ndarray:
+        parts = [
+            found[n].detach().double().cpu().reshape(-1).numpy() if n in found else np.zeros(p.numel())
+            for n, p in self.trainable.items()
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _sketched(self, found: Mapping[str, Tensor]) -> np.ndarray:
+        values = torch.zeros(self.size, dtype=torch.float64)
+        for name, gradient in found.items():
+            signed = (gradient.detach().cpu().reshape(-1) * self._signs_of(name)).double()
+            whole = signed.numel() // SKETCH * SKETCH
+            folded = signed[:whole].reshape(-1, SKETCH).sum(0)
+            folded[: signed.numel() - whole] += signed[whole:]
+            values += folded.roll(self._place(name) * _SHIFT)  # so that biases do not all meet in the first buckets
+        return values.numpy()
+
+    def _place(self, name: str) -> int:
+        return list(self.trainable).index(name)
+
+    def _signs_of(self, name: str) -> Tensor:
+        """Random signs, one a parameter entry, the same in every run."""
+        if name not in self._signs:
+            generator = torch.Generator().manual_seed(_SEED + self._place(name))
+            bits = torch.randint(0, 2, (self.trainable[name].numel(),), generator=generator, dtype=torch.int8)
+            self._signs[name] = 2 * bits - 1
+        return self._signs[name]
+
+
+def roundoff_of(dtype: torch.dtype) -> float:
+    """Assumed relative error of a gradient that autograd computed on a tensor of this dtype."""
+    return (64.0 if dtype in (torch.float32, torch.float64) else 8.0) * torch.finfo(dtype).eps
+
+
+def gradients_of(
+    at: GradientEdge, shape: Sequence[int], like: Tensor, entries: Sequence[int], wanted: Sequence[Tensor]
+) -> Iterator[list[Tensor | None]]:
+    """AD's gradient of single entries of a tensor, one after another.
+
+    Args:
+        at: the tensor's place in the graph.
+        shape: of the tensor.
+        like: gives the dtype and device.
+        entries: flat row-major indices.
+        wanted: by these.
+    """
+    for entry in entries:
+        seed = like.new_zeros(prod(shape))
+        seed[entry] = 1.0
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                [at], list(wanted), [seed.reshape(tuple(shape))], retain_graph=True, allow_unused=True
+            )  # fmt: skip
+        yield list(found)

@@ -1,0 +1,156 @@
+"""Where one forward leaves a choice: touched entries, with two sides each, and tied maxima, with a pick each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fxcheck.records.checks import Check, CheckKind
+from fxcheck.records.graph import Graph
+from fxcheck.runtime.gradients import sign_of_maximum
+from fxcheck.runtime.observed import Observed, Splits, Ties, Touches
+from fxcheck.runtime.program import Replayed
+
+LEFT, RIGHT, NEITHER = 0, 1, -1
+Member = tuple[int, int]
+"""An operand of the layer, and a flat index into it."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One touched entry or one tied maximum."""
+
+    output: int
+    """Flat index into the layer's result."""
+    members: tuple[Member, ...]
+    """The touched entry, or the tied ones that are not proven to be equal functions; AD's pick first, if it picks one."""
+    ad: int
+    """AD's choice: LEFT or RIGHT of a touched entry, an index into ``members``; NEITHER for a mixture."""
+    slopes: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    """Of a touched entry: left, right, AD's."""
+    is_fixed: bool = False
+    """Nothing can be put in the place of AD's choice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """The points of one check in one forward."""
+
+    check: Check
+    points: tuple[Point, ...]
+    upstream: frozenset[int]
+    """Checks whose choices the gradients of this one's entries may depend on."""
+
+    @property
+    def is_max(self) -> bool:
+        return self.check.kind not in (CheckKind.TOUCH, CheckKind.BOUND)
+
+    @property
+    def sign(self) -> float:
+        """-1 for a minimum, whose pick must stay below the others."""
+        return sign_of_maximum(self.check.operator, self.check.arguments) if self.is_max else 1.0
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(dict.fromkeys(m for p in self.points for m in p.members))
+
+    @property
+    def ad_choices(self) -> tuple[int, ...]:
+        return tuple(p.ad for p in self.points)
+
+
+def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site, ...]:
+    """The choices of a forward in execution order.
+
+    Args:
+        observed: what its checks saw.
+        replayed: the program that ran.
+        graph: the graph that its plan speaks of.
+    """
+    points: dict[int, list[Point]] = {}
+    flat = _kinks_that_ties_rest_on(replayed)
+    for touches in observed.touches:
+        fixed = touches.at.check.index not in replayed.chosen
+        found = _touched(touches, lambda kink, f=fixed, g=touches.at.check.group: f or (g, kink) in flat)  # type: ignore[misc]
+        points.setdefault(touches.at.check.index, []).extend(found)
+    for ties in observed.ties:
+        fixed = ties.at.check.index not in replayed.chosen
+        points.setdefault(ties.at.check.index, []).extend(_tied(ties, fixed))
+    for splits in observed.splits:
+        points.setdefault(splits.check.index, []).extend(_split(splits, splits.check.index not in replayed.chosen))
+    checks = {c.index: c for c in replayed.plan.checks}
+    order = sorted((i for i, held in points.items() if held), key=lambda i: (checks[i].result, i))
+    upstream = _upstream([checks[i] for i in order], graph)
+    return tuple(Site(checks[i], tuple(points[i]), upstream[i]) for i in order)
+
+
+def _kinks_that_ties_rest_on(replayed: Replayed) -> set[tuple[int, float]]:
+    """(group, kink) where maxima at that value were not looked at, since AD's slope of every tied entry is 0 there.
+
+    That holds as long as touched entries keep AD's side.
+    """
+    return {(c.group, value) for c in replayed.plan.checks for value in c.skip}
+
+
+def _touched(touches: Touches, is_fixed: Callable[[float], bool]) -> list[Point]:
+    found = []
+    for entry, which in zip(touches.entries.tolist(), touches.which.tolist(), strict=True):
+        side = touches.at.check.sides[which]
+        ad = {-1: LEFT, 1: RIGHT, 0: NEITHER}[side.direction]
+        slopes = (side.left, side.right, side.ad)
+        fixed = is_fixed(side.kink) or any(map(math.isnan, slopes))
+        found.append(Point(entry, ((0, entry),), ad, slopes, fixed))
+    return found
+
+
+def _tied(ties: Ties, fixed: bool) -> list[Point]:
+    """Pairs of AD's pick and another entry, gathered by output."""
+    members: dict[int, dict[Member, None]] = {}
+    for winner, loser, output in zip(ties.winners.tolist(), ties.losers.tolist(), ties.outputs.tolist(), strict=True):
+        members.setdefault(output, {(0, winner): None})[0, loser] = None
+    return [Point(output, tuple(held), 0, is_fixed=fixed) for output, held in members.items()]
+
+
+def _split(splits: Splits, fixed: bool) -> list[Point]:
+    members: dict[int, list[Member]] = {}
+    columns = (splits.outputs, splits.operands, splits.entries)
+    for output, operand, entry in zip(*(c.tolist() for c in columns), strict=True):
+        members.setdefault(output, []).append((operand, entry))
+    return [Point(output, tuple(held), NEITHER, is_fixed=fixed) for output, held in members.items()]
+
+
+def _upstream(checks: Sequence[Check], graph: Graph) -> Mapping[int, frozenset[int]]:
+    """For each check, those of the others whose result its operand is computed from."""
+    of_result: dict[int, int] = {}
+    for k, check in enumerate(checks):
+        of_result[check.result] = of_result.get(check.result, 0) | 1 << k
+    masks: list[int] = []
+    for node, inputs in enumerate(graph.inputs_of):
+        mask = of_result.get(node, 0)
+        for source in inputs:
+            mask |= masks[source]
+        masks.append(mask)
+    found = {}
+    for k, check in enumerate(checks):
+        mask = 0
+        for operand in (check.operand, *check.reads):
+            mask |= masks[operand]
+        found[check.index] = frozenset(c.index for i, c in enumerate(checks) if mask >> i & 1 and i != k)
+    return found
+
+
+def operands_of(check: Check, values: Sequence[Tensor]) -> list[Tensor]:
+    """The operands that members index, among what a check node handed over."""
+    if check.kind is not CheckKind.SPLIT:
+        return [values[0]]
+    operands, extrema = values[:-1], values[-1]
+    return [v.expand(extrema.shape) for v in operands] if len(operands) == 2 else list(operands)
+
+
+def at_entries(tensor: Tensor, entries: Sequence[int]) -> Tensor:
+    """The named entries of a tensor, differentiably: (len(entries),)."""
+    return tensor.reshape(-1)[torch.tensor(entries, dtype=torch.int64, device=tensor.device)]

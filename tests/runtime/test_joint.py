@@ -1,0 +1,228 @@
+"""The joint condition and the witnessed decomposition: what they certify, and the traps that they must not (theory 5)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.lp.balance import balance
+from fxcheck.lp.verify import mixes_to_zero
+from fxcheck.records.system import LinearSystem
+from tests.runtime.models import Scalars, step_of
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def h(x: Tensor) -> Tensor:
+    """ReLU whose proxy at 0 is 1."""
+    return torch.where(x >= 0, x, 0 * x)
+
+
+def widest(*values: Tensor) -> Tensor:
+    return torch.stack(values).max(0).values
+
+
+RIGHT = {
+    "max(2|t|, |u|) - |u| with AD at (0, -1)": (
+        lambda s, x: torch.maximum(torch.maximum(2 * s.t, -2 * s.t), torch.maximum(s.u, -s.u)) - widest(s.u, -s.u),
+        {"t": 0.0, "u": 0.0}, "clarke",
+    ),
+    "a layer used twice": (lambda s, x: F.relu(s.w * F.relu(s.w * x + s.b) + s.b), {"w": 1.0, "b": -1.0}, "bouligand"),
+    "the same side at both depths": (lambda s, x: F.relu(-s.w * F.relu(s.w * x) + s.w), {"w": 0.0}, "bouligand"),
+    "abs without a bias": (lambda s, x: (s.w * x).abs().sum(), {"w": [0.0, 0.0]}, "clarke"),
+    "abs of sums": (lambda s, x: (s.w + s.v).abs() + (s.w - s.v).abs(), {"w": 0.0, "v": 0.0}, None),
+    "amax of three": (lambda s, x: (s.w * x).amax(), {"w": [1.0, 1.0, 1.0]}, "clarke"),
+    "amin": (lambda s, x: (s.w * x).amin(), {"w": [1.0, 1.0]}, "clarke"),
+    "maximum and minimum": (lambda s, x: torch.maximum(s.w, s.v) + torch.minimum(s.w, 2 * s.v), {"w": 0.0, "v": 0.0}, "clarke"),
+    "maximum of one value with itself": (lambda s, x: torch.maximum(s.w * x, s.w * x), {"w": 1.0}, "bouligand"),
+    "clamp with a trainable bound": (lambda s, x: torch.clamp(s.w, min=s.v), {"w": 0.0, "v": 0.0}, "clarke"),
+    "max in series over shared weights": (
+        lambda s, x: torch.stack([s.w * torch.stack([s.w, s.v]).max(0).values, s.v]).max(0).values,
+        {"w": 1.0, "v": 1.0}, "bouligand",
+    ),
+    "g + h - h": (lambda s, x: F.relu((s.w * x).reshape(1, 1)) + h(s.w * x) - h(s.w * x * 1.0), {"w": 0.0}, None),
+    "max(2|t|, |u|) - |u| with first picks": (
+        lambda s, x: widest(widest(2 * s.t, -2 * s.t), widest(s.u, -s.u)) - widest(s.u, -s.u), {"t": 0.0, "u": 0.0}, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_gradient_is_certified(name: str) -> None:
+    function, parameters, kind = RIGHT[name]
+    step = step_of(fxcheck.instrument(Scalars(function, **parameters), (ONE,)), ONE)
+    assert step.verdict == "certified", step.text
+    if kind is not None:
+        assert (step.theorem, step.subdifferential) == ("joint", kind)
+
+
+WRONG = {
+    "relu(w) - relu(-w) through shared weights": lambda s, x: F.relu(s.w * x) - F.relu((-s.w * x).reshape(1, 1)),
+    "h(-h(w))": lambda s, x: h(-h(s.w * x).reshape(1, 1)),
+    "max(w, -w) - max(-w, w)": lambda s, x: widest(s.w, -s.w) - widest(-s.w, s.w),
+    "|2w + |w|| - 2|w|": lambda s, x: torch.maximum(2 * s.w + torch.maximum(s.w, -s.w), -2 * s.w - torch.maximum(s.w, -s.w))
+    - 2 * torch.maximum(s.w, -s.w),
+    "max(2|t|, |u|) - |u| with AD at (0, 1.5)": lambda s, x: torch.maximum(
+        torch.maximum(2 * s.w, -2 * s.w), widest(s.u, -s.u)) - widest(-s.u, s.u),
+    "a small wrong term beside a large right one": lambda s, x: 1e9 * (s.u * x).abs().sum()
+    + F.relu(s.w * x) - F.relu((-s.w * x).reshape(1, 1)),
+    "discharged touches count": lambda s, x: F.relu(s.w + s.u) + (s.w + F.relu(1 + s.u) - 1).clamp(max=0)
+    + 0 * torch.maximum(s.w, 2 * s.w),
+    "a wrong term beside an absolute value": lambda s, x: F.relu(s.w * x) - F.relu((-s.w * x).reshape(1, 1)) + (s.u * x).abs(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_gradient_is_not_certified(name: str) -> None:
+    model = Scalars(WRONG[name], w=0.0, u=0.0)
+    step = step_of(fxcheck.instrument(model, (ONE,), allow_uncovered=True), ONE)
+    assert step.verdict == "uncertified" and step.text
+
+
+def test_two_forwards_of_a_step_are_mixed_together() -> None:
+    """|w x| at x = 1 and -1: AD's 0 is a mixture; with |w| - relu(w) + relu(-w) over two forwards it is none."""
+    model = Scalars(lambda s, x: torch.where(x > 0, F.relu(s.w * x), -F.relu(s.w * x)) + 0 * (s.w * x).abs(), w=0.0)
+    checked = fxcheck.instrument(model, (ONE,))
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+        checked(-ONE).sum().backward()
+    assert step.verdict == "uncertified"
+
+
+def test_tied_functions_are_no_choice() -> None:
+    model = Scalars(lambda s, x: (s.w * x).expand(4, 3).amax(1), w=1.0)
+    step = step_of(fxcheck.instrument(model, (ONE,)), ONE)
+    assert (step.verdict, step.subdifferential) == ("certified", "bouligand")
+
+
+class Elman(nn.Module):
+    """h_t = relu(W x_t + U h_{t-1} + b), unrolled by hand."""
+
+    def __init__(self, bias: float = 0.3) -> None:
+        super().__init__()
+        self.read, self.carry, self.out = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        with torch.no_grad():
+            self.read.bias.fill_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(x.shape[0], 4)
+        for t in range(x.shape[1]):
+            state = F.relu(self.read(x[:, t]) + self.carry(state))
+        return self.out(state)
+
+
+def test_a_recurrent_network_is_checked_and_its_idle_steps_are_certified() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 6, 3)
+    checked = fxcheck.instrument(Elman(), (x,))
+    step = step_of(checked, x)
+    assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "joint", "bouligand")
+    assert not any(layer.touched for layer in step.layers) and "replay" not in step.seconds
+
+
+def test_a_recurrent_network_with_touches_at_every_time_step_is_certified() -> None:
+    torch.manual_seed(0)
+    model, x = Elman(0.0), torch.zeros(2, 4, 3)
+    with torch.no_grad():
+        model.carry.bias.zero_()
+    step = step_of(fxcheck.instrument(model, (x,)), x)
+    assert step.verdict == "certified", step.text
+    assert sum(layer.touched for layer in step.layers) == 2 * 4 * 4
+    assert sum(layer.constraints for layer in step.layers) == 2 * 4 * 4
+
+
+def test_a_kinked_loss_is_part_of_what_is_decided() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 3, bias=False), torch.randn(4, 3)
+    target = model(x).detach().clone()
+    target[0, 0] += 1.0
+    checked = fxcheck.instrument(model, (x,), loss=F.l1_loss, target=target)
+    with checked.step() as step:
+        checked.loss(x, target=target).backward()
+    assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "joint", "clarke")
+    assert step.up_to_rounding is True and sum(layer.touched for layer in step.layers) == 11
+
+
+def test_without_backward_inside_the_step_a_mixture_cannot_be_shown() -> None:
+    checked = fxcheck.instrument(Scalars(lambda s, x: (s.w * x).abs(), w=0.0), (ONE,))
+    with checked.step() as step:
+        loss = checked(ONE).sum()
+    loss.backward()
+    assert step.verdict == "uncertified" and "backward()" in step.text
+
+
+def test_a_second_look_settles_an_empty_p_and_can_be_switched_off() -> None:
+    """Two outputs pick different entries of one tie: P_l is empty, and AD's gradient is a mixture all the same."""
+    def picks(s: Scalars, x: Tensor) -> Tensor:
+        return widest(s.w, s.v) + 2 * widest(s.v, s.w)
+
+    reasons = {}
+    for seconds in (0.0, 20.0):
+        step = step_of(fxcheck.instrument(Scalars(picks, w=0.0, v=0.0), (ONE,), joint_seconds=seconds), ONE)
+        reasons[seconds] = (step.verdict, step.reason, step.subdifferential)
+    assert reasons == {0.0: ("uncertified", "infeasible", None), 20.0: ("certified", None, "clarke")}
+
+
+def test_a_joint_certificate_is_confirmed_by_a_process_without_torch_and_refuted_when_tampered(tmp_path: Path) -> None:
+    step = step_of(fxcheck.instrument(Scalars(RIGHT["amax of three"][0], w=[1.0, 1.0, 1.0]), (ONE,)), ONE)
+    path = tmp_path / "certificate.json"
+    step.certificate.save(path)
+    claims = [b.claim for b in step.certificate.blocks]
+    assert claims.count("mixture") == 1 and claims.count("direction") == len(claims) - 1 >= 2
+    assert _verify(path) == 0
+    document = path.read_text()
+    (mixture,) = [b for b in step.certificate.blocks if b.claim == "mixture"]
+    path.write_text(document.replace(float(mixture.weights[0]).hex(), (float(mixture.weights[0]) * 1.5).hex()))
+    assert _verify(path) == 1
+
+
+def _verify(path: Path) -> int:
+    code = "import sys; sys.modules['torch'] = sys.modules['ortools'] = None\n" \
+           "from fxcheck.cli import main; sys.argv = ['fxcheck', 'verify', sys.argv[1]]; main()"  # fmt: skip
+    return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False).returncode
+
+
+def test_parameters_and_buffers_are_as_they_were_after_a_second_look() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    x = torch.randn(6, 3)
+    twin = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    twin.load_state_dict(model.state_dict())
+    checked = fxcheck.instrument(model, (x,), loss=lambda o: o.abs().sum() + o.amax())
+    states = []
+    for module, run in ((twin, lambda: (lambda o: o.abs().sum() + o.amax())(twin(x))), (model, lambda: checked.loss(x))):
+        torch.manual_seed(3)
+        with checked.step() as step:
+            run().backward()
+        states.append([torch.get_rng_state(), *module.state_dict().values(), *(p.grad for p in module.parameters())])
+    assert step.seconds["replay"] > 0 and all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_weights_that_do_not_cancel_are_refused() -> None:
+    rows, none = np.eye(2), np.zeros(2)
+    assert mixes_to_zero(np.array([0.5, 0.5]), np.array([[1.0, 2.0], [-1.0, -2.0]]), rows, none)
+    assert not mixes_to_zero(np.array([0.5, 0.5]), np.array([[1.0, 2.0], [-1.0, -2.001]]), rows, none)
+    assert not mixes_to_zero(np.array([-1.0, -1.0]), np.array([[1.0, 2.0], [-1.0, -2.0]]), rows, none)
+    assert not mixes_to_zero(np.array([0.0, 0.0]), np.array([[1.0, 2.0], [-1.0, -2.0]]), rows, none)
+
+
+def test_a_large_term_that_cancels_hides_no_small_one() -> None:
+    rows, error = np.eye(2), np.array([1e-5, 1e-5])
+    assert not mixes_to_zero(np.array([0.5, 0.5]), np.array([[1e9, 1.0], [-1e9, 1.0]]), rows, error)
+
+
+def test_weights_or_a_separating_direction() -> None:
+    terms = LinearSystem(np.eye(3), np.zeros(3))
+    around = np.array([[1.0, 0, 0], [0, 1.0, 0], [-1.0, -2.0, 0]])
+    found = balance(around, terms).weights
+    assert found is not None and np.allclose(found @ around, 0, atol=1e-12) and found.sum() == pytest.approx(1)
+    aside = balance(np.array([[1.0, 0, 0], [0, 1.0, 0], [-1.0, 2.0, 1.0]]), terms)
+    assert aside.weights is None and (np.array([[1.0, 0, 0], [0, 1.0, 0], [-1.0, 2.0, 1.0]]) @ aside.direction > 0).all()
