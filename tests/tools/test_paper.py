@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import struct
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,65 +14,19 @@ import torchvision
 from torch import nn
 
 from fxcheck.cli import main as fxcheck_main
+from tests.tools.made import COUNT, make_crops, make_torchvision_root, read_cells, read_trainings, tool
 
-PAPER = Path(__file__).resolve().parents[2] / "tools" / "paper"
-COUNT = 140
-"""Images of the synthetic data sets: a minibatch of 128 and one of 12."""
 LAYER_ONE_KINK = {"relu6": 6.0, "hardtanh": 1.0, "hardsigmoid": 3.0}
-
-
-def _tool(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
-    """A tool as its script sees itself: the script's folder is on the path."""
-    monkeypatch.syspath_prepend(str(PAPER))
-    for module in (name, "common"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    tool = importlib.import_module(name)
-    monkeypatch.setitem(sys.modules, name, tool)  # undone at teardown: "common" is a name for anyone
-    monkeypatch.setitem(sys.modules, "common", sys.modules["common"])
-    return tool
 
 
 @pytest.fixture
 def fully_connected(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return _tool(monkeypatch, "fully_connected")
+    return tool(monkeypatch, ["paper"], ["fully_connected", "common"])
 
 
 @pytest.fixture
 def convolutional(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return _tool(monkeypatch, "convolutional")
-
-
-def _idx(path: Path, values: np.ndarray) -> None:
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
-
-
-def _torchvision_root(folder: Path, name: str) -> Path:
-    """Random images of 28x28 in the layout of MNIST and FashionMNIST."""
-    raw = folder / name / "raw"
-    raw.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for half in ("train", "t10k"):
-        _idx(raw / f"{half}-images-idx3-ubyte", random.integers(0, 256, (COUNT, 28, 28), dtype=np.uint8))
-        _idx(raw / f"{half}-labels-idx1-ubyte", (np.arange(COUNT) % 10).astype(np.uint8))
-    return folder
-
-
-def _crops(folder: Path, count: int = 10) -> np.ndarray:
-    """Blocky images, so that neighbouring positions tie."""
-    blocks = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    images = blocks.repeat(8, 1).repeat(8, 2)
-    np.savez(folder / "photo_crops.npz", images=images)
-    return images
-
-
-def _trainings(page: Path) -> list[dict[str, Any]]:
-    return json.loads(page.with_suffix(".json").read_text())["trainings"]
-
-
-def _cells(page: Path, start: str) -> list[list[str]]:
-    """The table rows that start with a name."""
-    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith(f"| {start} |")]
-    return [[cell.strip() for cell in row] for row in rows]
+    return tool(monkeypatch, ["paper"], ["convolutional", "common"])
 
 
 # Fully connected -------------------------------------------------------------------------------
@@ -98,13 +49,13 @@ def _on_a_kink(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_touches_and_their_outcome_are_counted(
     fully_connected: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    root, page = _torchvision_root(tmp_path, "MNIST"), tmp_path / "docs" / "page.md"
+    root, page = make_torchvision_root(tmp_path, "MNIST"), tmp_path / "docs" / "page.md"
     _on_a_kink(fully_connected, monkeypatch)
     threads = torch.get_num_threads()
     command = ["--data-root", str(root), "--epochs", "2", "--seeds", "2", "--output", str(page)]
     assert fully_connected.main(command) == 0
     assert torch.get_num_threads() == threads
-    trainings = _trainings(page)
+    trainings = read_trainings(page)
     assert [(t["activation"], t["seed"]) for t in trainings] == [(a, s) for a in LAYER_ONE_KINK for s in (0, 1)]
     for t in trainings:
         assert (t["steps"], t["certified"], t["uncertified"]) == (4, 4, 0)
@@ -112,7 +63,7 @@ def test_touches_and_their_outcome_are_counted(
         assert [layer["touched"] for layer in t["layers"]] == [128, 0]
         assert [(s["step"], list(s["touched"].values())) for s in t["at"]] == [(0, [128])]
         assert 0 <= t["test_accuracy"] <= 1 and t["check_seconds"] > 0 and t["plain_seconds"] > 0
-    by_activation, *by_training = _cells(page, "Hardtanh")
+    by_activation, *by_training = read_cells(page, "Hardtanh")
     assert by_activation[:9] == ["Hardtanh", "2", "2", "4", "128", "9.8", "1", "T5 2", "0"]
     assert [row[:7] for row in by_training] == [["Hardtanh", s, "2", "128 / 0", "1 / 0", "T5 1", "0"] for s in "01"]
 
@@ -120,7 +71,7 @@ def test_touches_and_their_outcome_are_counted(
 def test_a_second_run_replaces_its_own_trainings(
     fully_connected: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, page = _torchvision_root(tmp_path, "MNIST"), tmp_path / "page.md"
+    root, page = make_torchvision_root(tmp_path, "MNIST"), tmp_path / "page.md"
     common = ["--data-root", str(root), "--seeds", "1", "--output", str(page)]
     assert fully_connected.main([*common, "--epochs", "1", "--activations", "relu6", "hardtanh"]) == 0
     assert fully_connected.main([*common, "--epochs", "3", "--activations", "relu6"]) == 0
@@ -128,15 +79,15 @@ def test_a_second_run_replaces_its_own_trainings(
     assert fully_connected.main([*common, "--epochs", "3", "--activations", "relu6", "--json"]) == 0
     trainings = json.loads(capsys.readouterr().out)["trainings"]
     assert {(t["activation"], t["epochs"], t["steps"]) for t in trainings} == {("relu6", 3, 6), ("hardtanh", 1, 2)}
-    assert len(trainings) == 2 and trainings == _trainings(page)
-    assert len(_cells(page, "ReLU6")) == len(_cells(page, "Hardtanh")) == 2
+    assert len(trainings) == 2 and trainings == read_trainings(page)
+    assert len(read_cells(page, "ReLU6")) == len(read_cells(page, "Hardtanh")) == 2
 
 
 def test_an_uncertified_step_is_listed(fully_connected: ModuleType, tmp_path: Path) -> None:
-    root, page = _torchvision_root(tmp_path, "MNIST"), tmp_path / "page.md"
+    root, page = make_torchvision_root(tmp_path, "MNIST"), tmp_path / "page.md"
     command = ["--data-root", str(root), "--epochs", "1", "--seeds", "1", "--activations", "hardtanh"]
     assert fully_connected.main([*command, "--output", str(page)]) == 0
-    (training,) = _trainings(page)
+    (training,) = read_trainings(page)
     step = {"step": 1, "touched": {"1": 2}, "outcome": "undecided", "text": "too close to tell"}
     training |= {"at": [step], "outcomes": {"undecided": 1}, "uncertified": 1, "certified": 1}
     text = fully_connected.render([training])
@@ -146,14 +97,14 @@ def test_an_uncertified_step_is_listed(fully_connected: ModuleType, tmp_path: Pa
 
 @pytest.mark.slow
 def test_processes_give_the_numbers_of_one(fully_connected: ModuleType, tmp_path: Path) -> None:
-    root = _torchvision_root(tmp_path, "MNIST")
+    root = make_torchvision_root(tmp_path, "MNIST")
     command = ["--data-root", str(root), "--epochs", "1", "--seeds", "2", "--activations", "hardsigmoid"]
     found = []
     for jobs in ("1", "2"):
         page = tmp_path / f"{jobs}.md"
         assert fully_connected.main([*command, "--jobs", jobs, "--output", str(page)]) == 0
         wanted = ("seed", "steps", "certified", "touched", "test_accuracy", "threads")
-        found.append(sorted([t[k] for k in wanted] for t in _trainings(page)))
+        found.append(sorted([t[k] for k in wanted] for t in read_trainings(page)))
     assert found[0] == found[1]
     assert [t[-1] for t in found[0]] == [1, 1]
 
@@ -171,11 +122,11 @@ def _tied_windows(model: nn.Sequential, inputs: torch.Tensor) -> int:
 
 
 def test_the_pools_of_vgg11_are_counted(convolutional: ModuleType, tmp_path: Path) -> None:
-    _crops(tmp_path)
+    make_crops(tmp_path)
     page = tmp_path / "docs" / "page.md"
     command = ["--data", "photos", "--data-root", str(tmp_path), "--models", "vgg11", "--steps", "1"]
     assert convolutional.main([*command, "--output", str(page)]) == 0
-    (t,) = _trainings(page)
+    (t,) = read_trainings(page)
     assert (t["data"], t["model"], t["images"], t["steps"]) == ("photos", "vgg11", 10, 1)
     assert t["certified"] + t["infeasible"] + t["undecided"] == t["certified"] + t["uncertified"] == 1
     sizes = [10 * 32 * 16**2, 10 * 64 * 8**2, 10 * 128 * 4**2, 10 * 256 * 2**2, 10 * 256]
@@ -186,21 +137,21 @@ def test_the_pools_of_vgg11_are_counted(convolutional: ModuleType, tmp_path: Pat
     torch.manual_seed(0)
     tied = _tied_windows(model, images.batch(torch.arange(10))[0])
     assert tied > 0 and t["pools"][0]["ties"] == tied
-    (row,) = _cells(page, "VGG11")
+    (row,) = read_cells(page, "VGG11")
     share = f"{100 * tied / sizes[0]:.4g}"
     assert row[1:4] == ["1", "1", " / ".join(convolutional.number(s) for s in sizes)]
     assert row[4].split(" / ")[0] == share and len(row[4].split(" / ")) == 5
     assert row[7] == f"{t['certified']} / {t['infeasible']} / {t['undecided']}"
-    (paper,) = _cells(page, "*VGG11, the paper, CIFAR-10*")
+    (paper,) = read_cells(page, "*VGG11, the paper, CIFAR-10*")
     assert paper[2] == "7,820" and paper[5] == "1435.8 / 166.3 / 44.0 / 18.0 / 0"
 
 
 @pytest.mark.slow
 def test_all_models_train_on_fashion_mnist(convolutional: ModuleType, tmp_path: Path) -> None:
-    root, page = _torchvision_root(tmp_path, "FashionMNIST"), tmp_path / "page.md"
+    root, page = make_torchvision_root(tmp_path, "FashionMNIST"), tmp_path / "page.md"
     command = ["--data", "fashion-mnist", "--data-root", str(root), "--steps", "2", "--output", str(page)]
     assert convolutional.main(command) == 0
-    trainings = _trainings(page)
+    trainings = read_trainings(page)
     assert {t["model"]: len(t["pools"]) for t in trainings} == {"vgg11": 5, "vgg11-bn": 5, "resnet18": 1}
     for t in trainings:
         assert t["steps"] == 2 and t["certified"] + t["uncertified"] == 2
@@ -226,19 +177,19 @@ class _Lemma7(nn.Module):
 def test_uncertified_steps_are_kept_with_their_certificates(
     convolutional: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _crops(tmp_path)
+    make_crops(tmp_path)
     page, folder = tmp_path / "page.md", tmp_path / "certificates"
     monkeypatch.setitem(convolutional.MODELS, "vgg11", _Lemma7)
     command = ["--data", "photos", "--data-root", str(tmp_path / "photo_crops.npz"), "--models", "vgg11"]
     command += ["--steps", "3", "--seeds", "2", "--output", str(page), "--certificates", str(folder)]
     assert convolutional.main(command) == 0
-    for t in _trainings(page):
+    for t in read_trainings(page):
         assert (t["steps"], t["certified"], t["infeasible"], t["undecided"]) == (3, 2, 1, 0)
         (first,) = t["first_uncertified"]
         assert (first["step"], first["reason"]) == (0, "infeasible") and first["text"] in page.read_text()
         (pool,) = t["pools"]
         assert (pool["max_outputs"], pool["ties"], pool["nontrivial_steps"], pool["nontrivial"]) == (6, 2, 1, 2)
-    (row,) = _cells(page, "VGG11")
+    (row,) = read_cells(page, "VGG11")
     assert row[1:8] == ["2", "3", "2", "33.33", "1", "1", "4 / 2 / 0"]
     files = sorted(folder.iterdir())
     assert [f.name for f in files] == [f"photos-vgg11-seed{s}-step0.json" for s in (0, 1)]
@@ -262,24 +213,24 @@ def test_sections_are_replaced_and_cifar10_runs_twenty_epochs(
     labels = [i % 10 for i in range(COUNT)]
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda **_: SimpleNamespace(data=pixels, targets=labels))
     monkeypatch.setitem(convolutional.MODELS, "vgg11", _Tiny)
-    _crops(tmp_path)
+    make_crops(tmp_path)
     page = tmp_path / "page.md"
     command = ["--data-root", str(tmp_path), "--models", "vgg11", "--output", str(page)]
     for data, steps in (("photos", ["--steps", "3"]), ("cifar10", []), ("photos", ["--steps", "2"])):
         assert convolutional.main(["--data", data, *command, *steps]) == 0
-    assert {t["data"]: t["steps"] for t in _trainings(page)} == {"cifar10": 40, "photos": 2}
+    assert {t["data"]: t["steps"] for t in read_trainings(page)} == {"cifar10": 40, "photos": 2}
     headings = [line for line in page.read_text().splitlines() if line.startswith("## ")]
     assert headings == ["## CIFAR-10", "## Photo crops"]
-    assert [row[2] for row in _cells(page, "VGG11")] == ["40", "2"]
+    assert [row[2] for row in read_cells(page, "VGG11")] == ["40", "2"]
 
 
 def test_images_are_padded_repeated_and_turned(convolutional: ModuleType, tmp_path: Path) -> None:
-    fashion = convolutional.fashion_mnist(str(_torchvision_root(tmp_path, "FashionMNIST")))
+    fashion = convolutional.fashion_mnist(str(make_torchvision_root(tmp_path, "FashionMNIST")))
     inputs, labels = fashion.batch(torch.tensor([5, 17]))
     assert inputs.shape == (2, 3, 32, 32) and labels.tolist() == [5, 7]
     assert torch.equal(inputs[:, 0], inputs[:, 2]) and 0.9 < inputs.max() <= 1
     assert inputs[:, :, 2:30, 2:30].count_nonzero() == inputs.count_nonzero() > 0
-    upright = torch.from_numpy(_crops(tmp_path, 40)).permute(0, 3, 1, 2)
+    upright = torch.from_numpy(make_crops(tmp_path, 40)).permute(0, 3, 1, 2)
     crops = convolutional.photos(str(tmp_path))
     assert set(crops.labels.tolist()) == {0, 1, 2, 3}
     for before, after, turns in zip(upright, crops.pixels, crops.labels, strict=True):
@@ -318,7 +269,7 @@ def test_missing_images_are_one_message(
 def test_results_of_something_else_are_not_overwritten(
     convolutional: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _crops(tmp_path)
+    make_crops(tmp_path)
     (tmp_path / "page.json").write_text("[1]")
     assert (
         convolutional.main(["--data", "photos", "--data-root", str(tmp_path), "--output", str(tmp_path / "page.md")])

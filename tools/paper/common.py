@@ -46,11 +46,11 @@ class Clock:
         }  # fmt: skip
 
 
-def batches(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(count: int, steps: int, generator: torch.Generator, size: int = BATCH_SIZE) -> Iterator[Tensor]:
     """Indices of ``steps`` minibatches: a new order each epoch, the smaller last batch kept."""
     done = 0
     while done < steps:
-        for batch in torch.randperm(count, generator=generator).split(BATCH_SIZE)[: steps - done]:
+        for batch in torch.randperm(count, generator=generator).split(size)[: steps - done]:
             yield batch
             done += 1
 
