@@ -21,8 +21,9 @@ import numpy as np
 from fxcheck.lp.balance import balance
 from fxcheck.lp.verify import is_direction
 from fxcheck.records.system import LinearSystem
-from fxcheck.runtime.choices import Choices, Scene
+from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.derivatives import Coordinates, Vector
+from fxcheck.runtime.scene import Scene
 from fxcheck.runtime.sites import NEITHER, Site
 
 _MOST_COLUMNS = 64

@@ -7,14 +7,13 @@ and as long as d is at least the rank of the rows it loses none of them, but for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 SKETCH = 8192
 """d: models with at most as many parameters are not sketched."""
@@ -101,25 +100,3 @@ class Coordinates:
 def roundoff_of(dtype: torch.dtype) -> float:
     """Assumed relative error of a gradient that autograd computed on a tensor of this dtype."""
     return (64.0 if dtype in (torch.float32, torch.float64) else 8.0) * torch.finfo(dtype).eps
-
-
-def gradients_of(
-    at: GradientEdge, shape: Sequence[int], like: Tensor, entries: Sequence[int], wanted: Sequence[Tensor]
-) -> Iterator[list[Tensor | None]]:
-    """AD's gradient of single entries of a tensor, one after another.
-
-    Args:
-        at: the tensor's place in the graph.
-        shape: of the tensor.
-        like: gives the dtype and device.
-        entries: flat row-major indices.
-        wanted: by these.
-    """
-    for entry in entries:
-        seed = like.new_zeros(prod(shape))
-        seed[entry] = 1.0
-        with torch.enable_grad():
-            found = torch.autograd.grad(
-                [at], list(wanted), [seed.reshape(tuple(shape))], retain_graph=True, allow_unused=True
-            )  # fmt: skip
-        yield list(found)

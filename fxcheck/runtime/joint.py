@@ -18,10 +18,11 @@ from fxcheck.errors import FxcheckError
 from fxcheck.lp.feasibility import decide
 from fxcheck.records.certificate import Block
 from fxcheck.records.system import Decision, LinearSystem, Outcome
-from fxcheck.runtime.choices import Budget, Choices, Scene, Spent
+from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.decomposition import Mixture, decompose
 from fxcheck.runtime.derivatives import Coordinates, Vector
 from fxcheck.runtime.replay import Forward, NotReproduced
+from fxcheck.runtime.scene import Budget, Scene, Spent
 from fxcheck.runtime.sites import NEITHER, RIGHT, Member, Point, Site
 
 MOST_POINTS = 4_000
@@ -81,8 +82,10 @@ def decide_jointly(
     stage = "replay"
     try:
         for scene in scenes:
-            scene.first_run()
-            _refuse_what_is_not_followed(scenes, scene)
+            scene.first_run(MOST_POINTS)
+            joint.dropped += scene.dropped
+            if scene.problems:
+                raise Unclear(scene.problems[0])
         if _by_ad_choices(scenes, coordinates, joint):
             return joint
         spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - started
@@ -95,14 +98,6 @@ def decide_jointly(
     finally:
         spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - started
     return joint
-
-
-def _refuse_what_is_not_followed(scenes: Sequence[Scene], scene: Scene) -> None:
-    if scene.problems:
-        raise Unclear(scene.problems[0])
-    points = sum(len(s.points) for c in scenes for s in c.sites)
-    if points > MOST_POINTS:
-        raise Unclear(f"{points:,} touched entries and tied maxima, more than the {MOST_POINTS:,} that are followed")
 
 
 def _more(joint: Joint, sentence: str) -> str:
@@ -122,7 +117,7 @@ def _by_ad_choices(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joi
                 joint.text = f"AD takes neither side at {site.check.layer}, so no one direction shows its gradient"
                 return False
             rows += rows_of(site, site.ad_choices, members)
-            joint.dropped += sum(v.is_zero for v in members.values())
+            joint.dropped += 0 if site.is_max else sum(v.is_zero for v in members.values())
     for row in rows:
         joint.rows[row.layer] = joint.rows.get(row.layer, 0) + 1
     system = system_of(rows, coordinates.size)
@@ -163,6 +158,7 @@ def rows_of(site: Site, choices: Sequence[int], members: Mapping[Member, Vector]
 def _rows_of_touch(site: Site, point: Point, choice: int, members: Mapping[Member, Vector]) -> Iterator[JointRow]:
     vector = members[point.members[0]]
     if not vector.is_zero:
+        _refuse_mixture(site, choice)
         sign = 1.0 if choice == RIGHT else -1.0
         yield _row(site, sign * vector.values, vector.error)
 
@@ -172,7 +168,13 @@ def _rows_of_max(site: Site, point: Point, choice: int, members: Mapping[Member,
     for member in point.members:
         other = members[member]
         if not np.array_equal(best.values, other.values):
+            _refuse_mixture(site, choice)
             yield _row(site, site.sign * (best.values - other.values), best.error + other.error)
+
+
+def _refuse_mixture(site: Site, choice: int) -> None:
+    if choice == NEITHER:
+        raise Unclear(f"AD takes neither side at {site.check.layer}, and no other slope can be put in its place")
 
 
 def _row(site: Site, values: np.ndarray, error: float) -> JointRow:

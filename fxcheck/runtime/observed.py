@@ -99,5 +99,11 @@ class Observed:
         """No touch and no tie that could matter."""
         return not (self.touches or self.ties or self.splits)
 
+    @property
+    def active(self) -> frozenset[int]:
+        """Checks with a touch or a tie."""
+        touched, tied = (t.at.check.index for t in self.touches), (t.at.check.index for t in self.ties)
+        return frozenset((*touched, *tied, *(s.check.index for s in self.splits)))
+
     def count(self, check: int) -> Count:
         return self.counts.setdefault(check, Count())

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from fxcheck.records.checks import Check, CheckKind
 from fxcheck.records.graph import Graph
@@ -84,7 +81,7 @@ def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site
         points.setdefault(splits.check.index, []).extend(_split(splits, splits.check.index not in replayed.chosen))
     checks = {c.index: c for c in replayed.plan.checks}
     order = sorted((i for i, held in points.items() if held), key=lambda i: (checks[i].result, i))
-    upstream = _upstream([checks[i] for i in order], graph)
+    upstream = reading(replayed.plan.checks, order, graph)
     return tuple(Site(checks[i], tuple(points[i]), upstream[i]) for i in order)
 
 
@@ -123,10 +120,17 @@ def _split(splits: Splits, fixed: bool) -> list[Point]:
     return [Point(output, tuple(held), NEITHER, is_fixed=fixed) for output, held in members.items()]
 
 
-def _upstream(checks: Sequence[Check], graph: Graph) -> Mapping[int, frozenset[int]]:
-    """For each check, those of the others whose result its operand is computed from."""
+def reading(checks: Sequence[Check], active: Collection[int], graph: Graph) -> Mapping[int, frozenset[int]]:
+    """For each active check, the active ones whose layer's output its operands are computed from.
+
+    Args:
+        checks: of the plan.
+        active: indices of those that count.
+        graph: the graph that the plan speaks of.
+    """
+    wanted = [c for c in checks if c.index in active]
     of_result: dict[int, int] = {}
-    for k, check in enumerate(checks):
+    for k, check in enumerate(wanted):
         of_result[check.result] = of_result.get(check.result, 0) | 1 << k
     masks: list[int] = []
     for node, inputs in enumerate(graph.inputs_of):
@@ -135,22 +139,9 @@ def _upstream(checks: Sequence[Check], graph: Graph) -> Mapping[int, frozenset[i
             mask |= masks[source]
         masks.append(mask)
     found = {}
-    for k, check in enumerate(checks):
+    for check in wanted:
         mask = 0
         for operand in (check.operand, *check.reads):
             mask |= masks[operand]
-        found[check.index] = frozenset(c.index for i, c in enumerate(checks) if mask >> i & 1 and i != k)
+        found[check.index] = frozenset(c.index for i, c in enumerate(wanted) if mask >> i & 1) - {check.index}
     return found
-
-
-def operands_of(check: Check, values: Sequence[Tensor]) -> list[Tensor]:
-    """The operands that members index, among what a check node handed over."""
-    if check.kind is not CheckKind.SPLIT:
-        return [values[0]]
-    operands, extrema = values[:-1], values[-1]
-    return [v.expand(extrema.shape) for v in operands] if len(operands) == 2 else list(operands)
-
-
-def at_entries(tensor: Tensor, entries: Sequence[int]) -> Tensor:
-    """The named entries of a tensor, differentiably: (len(entries),)."""
-    return tensor.reshape(-1)[torch.tensor(entries, dtype=torch.int64, device=tensor.device)]
