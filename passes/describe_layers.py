@@ -11,7 +11,8 @@ from fxcheck.records.graph import Node, Ref
 from fxcheck.records.layer import Unit, UnitKind
 from fxcheck.records.semantics import Kind
 
-_CONTAINERS = ("torch.nn.modules.container.",)
+_SEVERAL = ("torch.nn.modules.container.", "torch.nn.modules.rnn.")
+"""Modules of torch that hold several layers: what runs inside them is named by its operator too."""
 _VIEWS = frozenset({"view", "reshape", "flatten", "unsqueeze", "squeeze", "clone", "contiguous", "alias"})
 
 
@@ -41,7 +42,7 @@ def describe_layers(facts: Annotated, units: tuple[Unit, ...]) -> tuple[Unit, ..
 def _display(unit: Unit) -> str:
     origin = unit.origin
     called = f"#{origin.call + 1}" if origin.call else ""
-    is_layer = origin.module_type.startswith("torch.nn.modules.") and not origin.module_type.startswith(_CONTAINERS)
+    is_layer = origin.module_type.startswith("torch.nn.modules.") and not origin.module_type.startswith(_SEVERAL)
     if is_layer and origin.module:
         return origin.module + called
     return f"{origin.module}{called}/{unit.name}" if origin.module else unit.name

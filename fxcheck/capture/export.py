@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import explain_failure
 from fxcheck.capture.hidden import recording, standing_hooks
+from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 from fxcheck.records.finding import Diagnostic
 
@@ -97,7 +98,7 @@ def capture(
             _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
-        with recording() as recorded, _quiet():
+        with recording() as recorded, _quiet(), UnrolledRecurrence():
             program, dynamic = _export(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         after = [hook for root in roots for hook in standing_hooks(root)]
         parameters = dict(wrapped.named_parameters(remove_duplicate=False))

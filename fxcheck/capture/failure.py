@@ -11,6 +11,9 @@ from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 
 _CAUSES = (
+    (("type must be tuple of ints,but got FakeTensor",), "FX602",
+     "a size is the value of a tensor, as the lengths of a packed sequence are",
+     "give the recurrent layer the padded batch: it is the same function where all sequences have one length"),
     (("fake tensor in the exported program constant", "lifted_tensor"), "FX604",
      "a tensor is built from traced values outside the graph (.numpy(), torch.tensor(...), an attribute that keeps an "
      "activation)", "compute it with torch operators on the activations, and use detach() where no gradient is wanted"),

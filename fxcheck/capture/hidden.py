@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 
+from fxcheck.capture import unroll
 from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
@@ -171,7 +172,8 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def _inside_torch(file: str) -> bool:
-    return file.startswith(os.path.dirname(torch.__file__) + os.sep)
+    """Torch's own code, or the mode through which its calls pass while capturing; what a user calls comes here first."""
+    return file.startswith(os.path.dirname(torch.__file__) + os.sep) or file == unroll.__file__
 
 
 def _checkpointed(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:

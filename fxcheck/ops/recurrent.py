@@ -1,4 +1,7 @@
-"""Recurrent layers as one operator (theory 4.6: with a ReLU inside, later steps have no fresh parameters)."""
+"""Recurrent layers as one operator (theory 4.6: with a ReLU inside, later steps have no fresh parameters).
+
+Those with a ReLU come from archives and from devices with fused kernels; ``capture.unroll`` opens the others.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def flaw(unit: Unit) -> Diagnostic | None:
     if unit.kind is UnitKind.RECURRENT:
         return Diagnostic(
             "FX103", f"{unit.name} applies a kinked activation at every time step with the same weights",
-            "Use a tanh, GRU or LSTM cell, which are smooth.", where,
+            "Analyse the module itself, on the CPU: there each of its steps is a layer. Or use a tanh, GRU or LSTM cell, "
+            "which are smooth.", where,
         )  # fmt: skip
     if unit.kind is UnitKind.ACTIVATION:
         return _flawed_activation(unit)
