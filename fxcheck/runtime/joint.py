@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,18 +22,17 @@ from fxcheck.records.system import Decision, LinearSystem, Outcome
 from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.decomposition import Mixture, decompose
 from fxcheck.runtime.derivatives import Coordinates, Vector
+from fxcheck.runtime.many_rows import ManyRows, Unclear
 from fxcheck.runtime.replay import Forward, NotReproduced
-from fxcheck.runtime.scene import Budget, Scene, Spent
+from fxcheck.runtime.scene import MANY, Budget, Scene, Spent
 from fxcheck.runtime.sites import NEITHER, RIGHT, Member, Point, Site
 
-MOST_POINTS = 4_000
-"""Touched entries and tied maxima of a step that are followed."""
+MOST_POINTS = 1_000
+"""Touched entries and tied maxima of a step for which mixtures are tried."""
+MOST_ROWS = 50_000
+"""Touched entries and tied maxima of a forward for which the joint condition is tried."""
 LAYER = "all layers together"
 """What stands for a layer's name in certificates."""
-
-
-class Unclear(Exception):
-    """A row that may be nothing but rounding; the message says which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +82,13 @@ def decide_jointly(
     stage = "replay"
     try:
         for scene in scenes:
-            scene.first_run(MOST_POINTS)
+            scene.first_run(MOST_ROWS)
             joint.dropped += scene.dropped
             if scene.problems:
                 raise Unclear(scene.problems[0])
         if _by_ad_choices(scenes, coordinates, joint):
             return joint
+        _refuse_too_many(scenes)
         spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - started
         started, stage = time.perf_counter(), "decomposition"
         _by_mixture(scenes, coordinates, joint)
@@ -100,6 +101,12 @@ def decide_jointly(
     return joint
 
 
+def _refuse_too_many(scenes: Sequence[Scene]) -> None:
+    points = sum(len(s.points) for c in scenes for s in c.sites)
+    if points > MOST_POINTS:
+        raise Unclear(f"{points:,} touched entries and tied maxima, more than the {MOST_POINTS:,} for which mixtures are tried")
+
+
 def _more(joint: Joint, sentence: str) -> str:
     return f"{joint.text}; {sentence}" if joint.text else sentence
 
@@ -108,6 +115,8 @@ def _more(joint: Joint, sentence: str) -> str:
 
 
 def _by_ad_choices(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joint) -> bool:
+    if any(sum(len(s.members) for s in c.sites) > MANY for c in scenes):
+        return _by_subspace(scenes, joint)
     rows: list[JointRow] = []
     for scene in scenes:
         for site in scene.sites:
@@ -131,6 +140,30 @@ def _by_ad_choices(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joi
         decision.outcome is Outcome.INFEASIBLE) else f"the rows of all layers together: {decision.reason}"
     if decision.outcome is Outcome.INFEASIBLE and not coordinates.is_sketch:
         joint.blocks.append(_multipliers_block(system, decision, coordinates))
+    return False
+
+
+def _by_subspace(scenes: Sequence[Scene], joint: Joint) -> bool:
+    """The joint condition with rows that are not written out."""
+    mixed = [s.check.layer for c in scenes for s in c.sites if any(p.ad == NEITHER for p in s.points)]
+    if mixed:
+        joint.text = f"AD takes neither side at {mixed[0]}, so no one direction shows its gradient"
+        return False
+    with ExitStack() as stack:
+        sites = [site for scene in scenes for site in stack.enter_context(scene.watched())]
+        found = ManyRows(sites, scenes[0].parameters, scenes[0].budget).decide()
+    for layer in found.layers:
+        joint.rows[layer] = joint.rows.get(layer, 0) + 1
+    joint.dropped += found.dropped
+    if found.decision.outcome is Outcome.FEASIBLE:
+        joint.certified, joint.subdifferential, joint.reason, joint.text = True, "bouligand", "", ""
+        if found.system is not None:
+            names = tuple(f"vector[{i}]" for i in range(found.system.rows.shape[1]))
+            joint.blocks.append(Block(
+                LAYER, 0, "direction", names, found.system.rows, found.system.row_error, found.decision.direction
+            ))  # fmt: skip
+        return True
+    joint.text = f"no one direction was found that satisfies all {len(found.layers):,} rows of all layers together"
     return False
 
 

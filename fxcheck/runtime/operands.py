@@ -50,6 +50,70 @@ class Operand:
             yield list(found)
 
 
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Entries of one operand, which is no constant."""
+
+    operand: Operand
+    entries: Tensor
+    """int64 (E,), flat row-major indices without repetition."""
+
+    def seed(self, weights: Tensor) -> Tensor:
+        """A tensor of the operand's shape that holds a weight (E,) at each entry, differentiably, and 0 elsewhere."""
+        zeros = self.operand.like.new_zeros(self.operand.numel)
+        placed = zeros.index_put((self.entries.to(zeros.device),), weights.to(zeros.device, zeros.dtype))
+        return placed.reshape(self.operand.shape)
+
+
+def pulled_back(
+    groups: Sequence[Entries], weights: Sequence[Tensor], parameters: Sequence[Tensor], differentiably: bool = False
+) -> Sequence[Tensor | None]:
+    """The gradient of a weighted sum of entries by the parameters: one backward pass.
+
+    Args:
+        groups: entries of one or several forwards whose graphs live.
+        weights: (E,) for each group.
+        parameters: by these.
+        differentiably: with a graph, so that it can be differentiated by the weights.
+    """
+    edges = [g.operand.edge for g in groups if g.operand.edge is not None]
+    if not edges:
+        return [None for _ in parameters]
+    with torch.enable_grad():
+        return torch.autograd.grad(
+            edges, list(parameters), [g.seed(w) for g, w in zip(groups, weights, strict=True)], retain_graph=True,
+            create_graph=differentiably, allow_unused=True,
+        )  # fmt: skip
+
+
+def derivatives_along(
+    groups: Sequence[Entries], parameters: Sequence[Tensor], direction: Sequence[Tensor]
+) -> list[Tensor]:
+    """<gradient of the entry, v> for every entry: two backward passes, since a gradient is linear in its seed.
+
+    Args:
+        groups: entries of one or several forwards whose graphs live.
+        parameters: gradients are by these.
+        direction: v, one tensor a parameter.
+
+    Returns:
+        float64 (E,) for each group, on the CPU.
+
+    Raises:
+        RuntimeError: an operation cannot be differentiated twice.
+    """
+    weights = [g.operand.like.new_ones(len(g.entries), dtype=g.operand.like.dtype).requires_grad_() for g in groups]
+    found = pulled_back(groups, weights, parameters, differentiably=True)
+    with torch.enable_grad():
+        parts = [(g * v.to(g.device, g.dtype)).sum(dtype=torch.float64) for g, v in zip(found, direction, strict=True)
+                 if g is not None and g.requires_grad]  # fmt: skip
+        if not parts:
+            return [torch.zeros(len(w), dtype=torch.float64) for w in weights]
+        answers = torch.autograd.grad(sum(parts[1:], parts[0]), weights, retain_graph=True, allow_unused=True)
+    zeros = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
+    return [z if t is None else t.double().cpu() for t, z in zip(answers, zeros, strict=True)]
+
+
 def operands_of(check: Check, values: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that hold a layer's entries, among what its check node handed over.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,12 +17,14 @@ from fxcheck.runtime.choices import Choices, Chooser, Key, Part, Watcher, chosen
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Coordinates, Vector, roundoff_of
 from fxcheck.runtime.observed import Observed
-from fxcheck.runtime.operands import Operand
+from fxcheck.runtime.operands import Entries, Operand
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.sites import NEITHER, Member, Site, reading, sites_of
-from fxcheck.runtime.zeros import Entries, are_zero
+from fxcheck.runtime.zeros import are_zero
 
+MANY = 64
+"""Members of a forward's sites that are differentiated one by one."""
 _FEW = 32
 """Touches of a layer that are differentiated one by one before zeros are looked for."""
 _SEED = 20241207
@@ -120,7 +123,15 @@ class Scene:
             return
         if self.forward.reached:
             self._keep_adjoints(outputs, watcher)
-        self._keep_gradients(watcher)
+        if sum(len(s.members) for s in self.sites) <= MANY:
+            self._keep_gradients(watcher)
+
+    @contextmanager
+    def watched(self) -> Iterator[list[tuple[Site, Sequence[Operand]]]]:
+        """Run it once more with AD's choices: the sites, with the operands that they read while the graph lives."""
+        watcher = Watcher(self._collector())
+        with self.forward.again(self.roots, watcher):
+            yield [(s, watcher.operands[s.check.index]) for s in self.sites]
 
     def _keep_adjoints(self, outputs: Sequence[Tensor], watcher: Watcher) -> None:
         whole = adjoints_of(self.sites, outputs, self.forward.cotangents, watcher.results)
@@ -153,10 +164,10 @@ class Scene:
             observed.touches[i] = replace(touches, entries=touches.entries[~zero], which=touches.which[~zero])
 
     def _zeros(self, groups: Sequence[Entries]) -> list[Tensor]:
-        if not groups:
-            return []
+        live = [g for g in groups if g.operand.edge is not None]
         self.budget.spend()
-        found = are_zero(groups, self.parameters)
+        answers = iter(are_zero(live, self.parameters) if live else [])
+        found = [next(answers) if g.operand.edge is not None else torch.ones(len(g.entries), dtype=torch.bool) for g in groups]
         self.dropped += sum(int(z.sum()) for z in found)
         return found
 
