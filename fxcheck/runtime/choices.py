@@ -100,7 +100,7 @@ class Chooser:
         if changed:
             into = [place for place, parts in enumerate(changed.values()) for _ in parts]
             parts = [part for held in changed.values() for part in held]
-            read = torch.stack([at_entries(live[operand], [entry])[0] for (operand, entry), _ in parts])
+            read = _read(live, [member for member, _ in parts])
             self.held[check] = ([site.points[i].output for i in changed], into, [w for _, w in parts], read)
 
     def choose(self, check: int, result: Tensor) -> Tensor:
@@ -112,6 +112,17 @@ class Chooser:
         values = result.detach().reshape(-1)[places]
         put = _WithDerivative.apply(values, read, factors, torch.tensor(into, device=result.device))
         return result.reshape(-1).index_put((places,), put).reshape(result.shape)
+
+
+def _read(operands: Sequence[Tensor], members: Sequence[Member]) -> Tensor:
+    """The members' values, differentiably, in order."""
+    found, order = [], []
+    for k, operand in enumerate(operands):
+        mine = [i for i, (o, _) in enumerate(members) if o == k]
+        if mine:
+            found.append(at_entries(operand, [members[i][1] for i in mine]))
+            order += mine
+    return torch.cat(found)[torch.tensor(np.argsort(order), device=found[0].device)]
 
 
 def parts_of(site: Site, choices: Sequence[int]) -> dict[int, list[Part]]:

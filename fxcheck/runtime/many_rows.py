@@ -22,9 +22,10 @@ from fxcheck.runtime.operands import Entries, Operand, derivatives_along, pulled
 from fxcheck.runtime.scene import Budget
 from fxcheck.runtime.sites import RIGHT, Point, Site
 
-_PROBES = 4
-_SAFETY = 4.0
-"""A length estimated by four random directions is too short by this factor once in many thousand rows."""
+_PROBES = 8
+_SAFETY = 3.0
+"""A length estimated by eight random directions is too short by this factor once in a thousand rows, hardly ever
+where the error that it scales is largest."""
 _MOST_VECTORS = 24
 _MOST_NUMBERS = 1 << 28
 _SEED = 20241208
