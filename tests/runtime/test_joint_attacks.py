@@ -178,3 +178,29 @@ def test_one_parameter_with_large_differences_hides_no_wrong_gradient_of_another
 
     step = step_of(fxcheck.instrument(Scalars(function, u=0.0, v=0.0, w=0.0), (ONE,)), ONE)
     assert step.verdict == "uncertified"
+
+
+# A second look leaves the graph usable --------------------------------------------------------------------
+
+
+def normed_with_touches() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = Scalars(lambda s, x: s.norm(x * s.scale).abs().sum() + (0 * s.scale).amax(), scale=[1.0, 1.0])
+    model.norm = nn.BatchNorm1d(2, dtype=F64)
+    return model, torch.randn(6, 2, dtype=F64)
+
+
+def test_backward_works_after_a_forward_that_is_a_step_of_its_own() -> None:
+    """Restoring BatchNorm's statistics after a replay raises their version, and autograd has saved them."""
+    model, x = normed_with_touches()
+    checked = fxcheck.instrument(model, (x,))
+    checked(x).backward()
+
+
+def test_backward_works_after_the_step_and_a_second_time() -> None:
+    model, x = normed_with_touches()
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step():
+        loss = checked(x)
+        loss.backward(retain_graph=True)
+    loss.backward()
