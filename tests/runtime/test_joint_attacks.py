@@ -1,0 +1,206 @@
+"""Attacks on the joint condition and the witnessed decomposition: certificates for gradients that are no subgradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.records.step import StepResult
+from fxcheck.runtime.derivatives import SKETCH
+from fxcheck.runtime.replay import checksum
+from tests.runtime.models import Scalars, step_of
+from tests.runtime.test_joint import ONE, widest
+
+F64 = torch.float64
+
+
+def w_with_gradient_0(s: Scalars, x: Tensor) -> Tensor:
+    """relu(w) - relu(-w) = w in a form that no layer unites; AD returns 0 at w = 0."""
+    return F.relu(s.w * x) - F.relu((-s.w * x).reshape(1, 1)).reshape(1)
+
+
+def step_with(model: nn.Module, loss: Callable[[Any], Tensor]) -> StepResult:
+    checked = fxcheck.instrument(model, (ONE,))
+    with checked.step() as step:
+        loss(checked(ONE)).backward()
+    return step
+
+
+# The gradient that reaches an output ---------------------------------------------------------------
+
+
+def test_a_gradient_that_an_output_passes_to_another_output_counts_once() -> None:
+    """|w| + 1.5 w at 0 with AD at 0, where dC = [0.5, 2.5]: the hook at the feature also sees what comes from the head."""
+    def feature_and_head(s: Scalars, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature = (s.w * x).abs()
+        return feature, 1.0 * feature + 1.5 * w_with_gradient_0(s, x)
+
+    assert step_with(Scalars(feature_and_head, w=0.0), lambda o: o[1].sum()).verdict == "uncertified"
+
+
+def test_an_output_that_is_returned_twice_counts_once() -> None:
+    """The same function; its first summand is output 0 and output 1, one tensor."""
+    def twice(s: Scalars, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        feature = (s.w * x).abs()
+        return feature, feature, 1.5 * w_with_gradient_0(s, x)
+
+    assert step_with(Scalars(twice, w=0.0), lambda o: (o[0] + o[2]).sum()).verdict == "uncertified"
+
+
+def test_a_gradient_that_a_parameter_keeps_is_not_remembered_by_reference() -> None:
+    """The same function over two forwards; the second accumulates into the memory of the first one's output gradient."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        return x[:1] * s.w.abs() + x[1:] * w_with_gradient_0(s, ONE) + s.b
+
+    first, second = torch.tensor([1.0, 0.0], dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+    checked = fxcheck.instrument(Scalars(function, w=0.0, b=[0.0, 0.0, 0.0]), (first,))
+    with checked.step() as step:
+        (1.0 * checked(first)).sum().backward()
+        (1.5 * checked(second)).sum().backward()
+    assert step.verdict == "uncertified"
+
+
+# What the sketch folds together --------------------------------------------------------------------
+
+
+class Long(nn.Module):
+    """A vector that is sketched: entries 0 and SKETCH share a bucket, here with one sign."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.zeros(2 * SKETCH, dtype=F64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.weight, x)
+
+
+def test_gradients_with_equal_sketches_are_not_equal_gradients() -> None:
+    """max(a, b) - max(b, a) = 0; AD returns (1, -1)."""
+    model = Long(lambda w, x: widest(w[0], w[SKETCH]) - widest(w[SKETCH], w[0]))
+    assert step_of(fxcheck.instrument(model, (ONE,)), ONE).verdict == "uncertified"
+
+
+def test_differences_that_cancel_in_the_sketch_are_not_zero() -> None:
+    """relu(a) - relu(-a) - relu(b) + relu(-b) + |c| has gradient (1, -1, .); AD returns 0."""
+    def function(w: Tensor, x: Tensor) -> Tensor:
+        a, b = w[0] * x, w[SKETCH] * x
+        return F.relu(a) - F.relu((-a).reshape(1, 1)) - F.relu(b) + F.relu((-b).reshape(1, 1)) + w[1].abs()
+
+    assert step_of(fxcheck.instrument(Long(function), (ONE,)), ONE).verdict == "uncertified"
+
+
+# Points whose choice cannot be replaced --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", [lambda y: y.view(1, 1), lambda y: y.expand(1, 1), lambda y: y.movedim(0, 0)])
+def test_a_mixture_that_cannot_be_replaced_is_no_left_side(view: Callable[[Tensor], Tensor]) -> None:
+    """|w| - 2 relu(w) = -w; AD returns 0. abs_ writes into memory that a view reads, so its 0 stands in every replay."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * x
+        seen = view(y)
+        y.abs_()
+        return seen.sum() - 2 * F.relu((s.w * x).reshape(1, 1)).sum()
+
+    assert step_of(fxcheck.instrument(Scalars(function, w=0.0), (ONE,)), ONE).verdict == "uncertified"
+
+
+# Pairs that are equal under AD's choices alone ---------------------------------------------------------
+
+
+def test_pools_that_share_a_pick_are_equal_only_as_long_as_it_stands() -> None:
+    """max(b, c) - max(c, b) = 0 with (a, b, c) = (0, 1, 1), the first by a pool of overlapping pools; AD returns b - c."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        inner = F.max_pool1d(s.w.reshape(1, 1, 3), 2, 1)
+        return F.max_pool1d(inner, 2).sum() - torch.stack([s.w[2], s.w[1]]).max(0).values
+
+    assert step_of(fxcheck.instrument(Scalars(function, w=[0.0, 1.0, 1.0]), (ONE,)), ONE).verdict == "uncertified"
+
+
+# What is run again is what was run ---------------------------------------------------------------------
+
+
+def minus(d: Tensor) -> Tensor:
+    """|d| - 2 relu(d) = -d; AD returns 0 at d = 0."""
+    return d.abs() - 2 * F.relu(d.reshape(1, 2)).reshape(2)
+
+
+def test_an_input_whose_memory_was_overwritten_behind_autograd_is_noticed() -> None:
+    """A loader reuses its numpy buffer. The new outputs have the old hash: 0 either way, and equal pairs cancel."""
+    memory = np.ones(2)
+    x = torch.from_numpy(memory)
+    checked = fxcheck.instrument(Scalars(lambda s, x: minus(x * (s.w - s.v)), w=0.0, v=0.0), (x,))
+    with checked.step() as step:
+        checked(x).sum().backward()
+        memory[:] = 0.0
+    assert step.verdict == "uncertified"
+
+
+def test_a_parameter_that_was_changed_through_data_is_noticed() -> None:
+    """As an optimizer does that writes to ``p.data``: versions stay, and the outputs are 0 before and after."""
+    x = torch.ones(2, dtype=F64)
+    model = Scalars(lambda s, x: minus(s.a * x * (s.w - s.v)), w=0.0, v=0.0, a=1.0)
+    checked = fxcheck.instrument(model, (x,))
+    verdict = None
+    with contextlib.suppress(fxcheck.errors.FxcheckError), checked.step() as step:
+        checked(x).sum().backward()
+        model.a.data.zero_()
+        verdict = step
+    assert verdict is not None and verdict.verdict != "certified"
+
+
+def test_inputs_may_be_told_apart_by_order_and_by_pairs() -> None:
+    """The XOR of a tensor's bits does neither; a digest of a step and the comparison of two runs rest on it."""
+    assert checksum(torch.tensor([1.0, 1.0])) != checksum(torch.tensor([2.0, 2.0]))
+    assert checksum(torch.tensor([1.0, 2.0])) != checksum(torch.tensor([2.0, 1.0]))
+
+
+# Sizes --------------------------------------------------------------------------------------------------
+
+
+def test_one_parameter_with_large_differences_hides_no_wrong_gradient_of_another() -> None:
+    """float32: 1e6 (relu(u) + relu(v) + relu(-u - v)), which AD has right, beside w, whose gradient AD has wrong.
+
+    Three gradients that cancel as vectors, not term by term, leave room for errors of their size in every coordinate.
+    """
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        u, v, w = s.u.float(), s.v.float(), s.w.float()
+        large = sum(F.relu(t.reshape(1, 1, 1)) for t in (u, v, -u - v))
+        return 1e6 * large + 0 * u.abs() + F.relu(w) - F.relu((-w).reshape(1, 1))
+
+    step = step_of(fxcheck.instrument(Scalars(function, u=0.0, v=0.0, w=0.0), (ONE,)), ONE)
+    assert step.verdict == "uncertified"
+
+
+# A second look leaves the graph usable --------------------------------------------------------------------
+
+
+def normed_with_touches() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = Scalars(lambda s, x: s.norm(x * s.scale).abs().sum() + (0 * s.scale).amax(), scale=[1.0, 1.0])
+    model.norm = nn.BatchNorm1d(2, dtype=F64)
+    return model, torch.randn(6, 2, dtype=F64)
+
+
+def test_backward_works_after_a_forward_that_is_a_step_of_its_own() -> None:
+    """Restoring BatchNorm's statistics after a replay raises their version, and autograd has saved them."""
+    model, x = normed_with_touches()
+    checked = fxcheck.instrument(model, (x,))
+    checked(x).backward()
+
+
+def test_backward_works_after_the_step_and_a_second_time() -> None:
+    model, x = normed_with_touches()
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step():
+        loss = checked(x)
+        loss.backward(retain_graph=True)
+    loss.backward()
