@@ -112,8 +112,9 @@ def are_multipliers(rows: np.ndarray, multipliers: Sequence[Fraction]) -> bool:
 def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarray, row_error: np.ndarray) -> bool:
     """Is sum_i w_i sum_k c_ik a_k = 0, up to the errors of the a_k and the rounding of this sum?
 
-    The errors count for what is left of each term when the weights are applied, so that a large term that cancels hides no
-    small one that does not: || sum_k q_k a_k || <= sum_k |q_k| row_error[k] ||a_k|| + rounding, where q_k = sum_i w_i c_ik.
+    The errors count for what is left of each term when the weights are applied, and coordinate by coordinate, so that a large
+    term hides no small one: with q_k = sum_i w_i c_ik, in every coordinate j
+    | sum_k q_k a_kj | <= sum_k |q_k| (row_error[k] + rounding) |a_kj|.
 
     Args:
         weights: (M,) float64 >= 0, not all 0.
@@ -128,13 +129,12 @@ def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarra
         return False
     if not _finite(weights, coefficients, rows, row_error) or (weights < 0).any() or not weights.any():
         return False
-    length = np.linalg.norm(rows, axis=1)
     left = weights @ coefficients
     most = weights @ np.abs(coefficients)
     rounding = 4.0 * sum(coefficients.shape) * UNIT
     left = np.where(np.abs(left) <= rounding * most, 0.0, left)
-    allowed = (np.abs(left) * (row_error + rounding) * length).sum()
-    return bool(np.linalg.norm(left @ rows) <= allowed)
+    allowed = (np.abs(left) * (row_error + rounding)) @ np.abs(rows)
+    return bool((np.abs(left @ rows) <= allowed).all())
 
 
 def _finite(*arrays: np.ndarray) -> bool:

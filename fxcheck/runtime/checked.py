@@ -215,8 +215,10 @@ class CheckedModule(nn.Module):
             with collecting(collector):
                 output = program.module(*call[0], **call[1])
             session.add_forward(program, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
-            forward.has_run(output)
+            output = forward.has_run(output)
             session.runs.append(forward)
+            if session.may_be_looked_at:
+                forward.keep_weights()
         started = time.perf_counter()
         _refuse_non_finite(output)
         session.spend("other", started)
@@ -374,7 +376,7 @@ class CheckedModule(nn.Module):
         seconds = self._settings.joint_seconds
         if seconds <= 0:
             return Joint(text="it is switched off (joint_seconds=0)")
-        return decide_jointly(session.runs, self._roots(), seconds, session.seconds)
+        return decide_jointly(session.runs, seconds, session.seconds)
 
     def _report(self, step: StepResult) -> None:
         policy = self._settings.on_uncertified

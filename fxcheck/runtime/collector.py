@@ -146,6 +146,8 @@ class Collector:
     def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
         x, maxima, picks = values[:3]
         inner = self.classes.picks_behind(check.operand)
+        if self.plan.joint and self.observed.ties:
+            inner = None  # the picks before it may be chosen anew
         self.classes.picks[check.node] = Picks(check.operand, picks)
         if check.feeders:
             self._drop_losers(check, x, maxima)

@@ -51,6 +51,8 @@ def conclude(session: Session, ranks: int, step: StepResult, look: Callable[[], 
         step.verdict, step.theorem, step.subdifferential = CERTIFIED, "T1", "clarke"
     elif session.problems:
         _refuse(step, "undecided", session.problems[0])
+    elif any(f.is_differentiated_twice for f in session.runs):
+        _refuse(step, "undecided", "backward() ran with create_graph=True, so the loss may hold derivatives of the output")
     elif plan.joint:
         _decide_jointly(session, ranks, step, look)
     else:

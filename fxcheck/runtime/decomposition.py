@@ -170,7 +170,9 @@ class _Search:
     def _why_not(self) -> str:
         if not self.columns and self.unresolved:
             return "no direction that was tried moves every touched entry beyond rounding"
-        return f"{len(self.columns)} gradients that have a direction each were found, and no mixture of them is AD's"
+        fixed = {s.check.layer for c in self.scenes for s in c.sites if any(p.is_fixed for p in s.points)}
+        but = f"; at {min(fixed)} no other side or pick than AD's can be tried" if fixed else ""
+        return f"{len(self.columns)} gradients that have a direction each were found, and no mixture of them is AD's{but}"
 
 
 def _terms(scene: Scene, site: Site, choices: Choices) -> Iterator[tuple[float, Vector]]:

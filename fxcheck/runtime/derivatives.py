@@ -2,7 +2,9 @@
 
 A model with few parameters keeps all coordinates. Otherwise a direction v = S^T z with z in R^d is wanted, S a random
 sketch: then <a, v> = <S a, z>, so that the rows S a decide, exactly, whether such a v exists. Restricting v is always sound,
-and as long as d is at least the rank of the rows it loses none of them, but for accidents of probability zero.
+and as long as d is at least the rank of the rows it loses none of them, but for accidents of probability zero. Each parameter
+entry has a random weight, of either sign, in one of d sums; weights are drawn from a continuum, so that different gradients
+have different images, and what vanishes in the image vanishes, but for such accidents too.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ SKETCH = 8192
 """d: models with at most as many parameters are not sketched."""
 _SEED = 20241204
 _SHIFT = 1021
-_STRETCH = 2.0
-"""A sketch changes lengths by a few per cent; no error that does not know its signs is stretched more than this."""
+_STRETCH = 3.0
+"""No error that does not know the weights of the sketch is stretched by more than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Coordinates:
         self.total = sum(p.numel() for p in self.trainable.values())
         self.is_sketch = self.total > SKETCH
         self.size = SKETCH if self.is_sketch else self.total
-        self._signs: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ class Coordinates:
     def _sketched(self, found: Mapping[str, Tensor]) -> np.ndarray:
         values = torch.zeros(self.size, dtype=torch.float64)
         for name, gradient in found.items():
-            signed = (gradient.detach().cpu().reshape(-1) * self._signs_of(name)).double()
+            signed = gradient.detach().double().cpu().reshape(-1) * self._weights_of(name)
             whole = signed.numel() // SKETCH * SKETCH
             folded = signed[:whole].reshape(-1, SKETCH).sum(0)
             folded[: signed.numel() - whole] += signed[whole:]
@@ -88,13 +90,13 @@ class Coordinates:
     def _place(self, name: str) -> int:
         return list(self.trainable).index(name)
 
-    def _signs_of(self, name: str) -> Tensor:
-        """Random signs, one a parameter entry, the same in every run."""
-        if name not in self._signs:
+    def _weights_of(self, name: str) -> Tensor:
+        """Random numbers between 0.5 and 1.5 with random signs, one a parameter entry, the same in every run."""
+        if name not in self._weights:
             generator = torch.Generator().manual_seed(_SEED + self._place(name))
-            bits = torch.randint(0, 2, (self.trainable[name].numel(),), generator=generator, dtype=torch.int8)
-            self._signs[name] = 2 * bits - 1
-        return self._signs[name]
+            drawn = 2 * torch.rand(self.trainable[name].numel(), generator=generator) - 1
+            self._weights[name] = drawn + 0.5 * drawn.sign()
+        return self._weights[name]
 
 
 def roundoff_of(dtype: torch.dtype) -> float:

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
 
 from fxcheck.errors import FxcheckError
 from fxcheck.lp.feasibility import decide
@@ -62,13 +61,12 @@ class Joint:
 
 
 def decide_jointly(
-    forwards: Sequence[Forward], roots: Sequence[nn.Module], seconds: float, spent: dict[str, float]
+    forwards: Sequence[Forward], seconds: float, spent: dict[str, float]
 ) -> Joint:
     """Decide a step whose forwards are remembered.
 
     Args:
         forwards: all forwards of the step.
-        roots: the modules whose state is restored after each run.
         seconds: the most time that this may take.
         spent: wall times by stage; ``replay`` and ``decomposition`` are added to.
 
@@ -77,7 +75,7 @@ def decide_jointly(
     started = time.perf_counter()
     coordinates = Coordinates(forwards[0].program.trainable)
     budget = Budget(started + seconds)
-    scenes = [Scene(f, roots, coordinates, budget) for f in forwards]
+    scenes = [Scene(f, coordinates, budget) for f in forwards]
     joint = Joint()
     stage = "replay"
     try:

@@ -1,22 +1,23 @@
 """A forward of a step, remembered so that it can be run again when the step has ended.
 
 It is run again where a step needs more than its first look: with the checks of all layers, and with other sides and picks
-than AD's. Nothing of it is kept but references: its inputs, the random numbers' state and the gradient that reached its
-output.
+than AD's. Nothing of it is kept but references: its inputs, the random numbers' state and the gradients that reached its
+outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map
 
-from fxcheck.capture.export import left_as_it_was
 from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.program import Program
 
@@ -33,32 +34,44 @@ class Forward:
 
     program: Program
     call: tuple[tuple[Any, ...], dict[str, Any]]
-    inputs: tuple[tuple[Tensor, int], ...]
-    """Input tensors with their versions."""
+    inputs: tuple[tuple[int, ...], ...]
+    """Fingerprints of the input tensors."""
     rng: Tensor
     autocast: tuple[tuple[str, torch.dtype], ...]
     """Devices with autocast on, and its dtype."""
-    checksums: list[int] = field(default_factory=list)
-    """Of the outputs."""
+    outputs: list[int] = field(default_factory=list)
+    """Checksums of the output tensors."""
+    weights: tuple[int, ...] | None = None
+    """Checksums of the parameters, once something was seen that may need another look."""
     cotangents: list[Tensor | None] = field(default_factory=list)
-    """For each output tensor, the gradient of the step's loss by it; None where none arrived."""
+    """For each output tensor, the gradient of the step's loss by it, other outputs held fixed; None where none arrived."""
     arrivals: int = 0
     """The most gradients that arrived at one output."""
+    is_differentiated_twice: bool = False
 
     @classmethod
     def about_to_run(cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Forward:
         """Remember a forward before it runs."""
-        inputs = tuple((v, v._version) for v in tree_leaves(call) if isinstance(v, Tensor))
+        inputs = tuple(fingerprint(v) for v in _tensors(call))
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
         return cls(program, call, inputs, torch.get_rng_state(), autocast)
 
-    def has_run(self, output: Any) -> None:
-        """Remember what it returned, and listen for the gradient that ``backward()`` brings to it."""
+    def has_run(self, output: Any) -> Any:
+        """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
+
+        Returns:
+            The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
+            features behind the scores, is told apart from what reaches it directly.
+        """
+        live = [t for t in _tensors(output) if t.requires_grad]
+        if len(live) > 1:
+            output = tree_map(_own_view, output)
         for leaf in _tensors(output):
-            self.checksums.append(checksum(leaf))
+            self.outputs.append(checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
                 leaf.register_hook(self._listener(len(self.cotangents) - 1))
+        return output
 
     def _listener(self, index: int) -> Any:
         counts = [0]
@@ -66,10 +79,17 @@ class Forward:
         def listen(gradient: Tensor) -> None:
             counts[0] += 1
             self.arrivals = max(self.arrivals, counts[0])
-            before = self.cotangents[index]
-            self.cotangents[index] = gradient.detach() if before is None else before + gradient.detach()
+            self.is_differentiated_twice |= gradient.requires_grad
+            self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad
 
         return listen
+
+    def keep_weights(self) -> None:
+        """Remember the parameters' values."""
+        self.weights = self._weights()
+
+    def _weights(self) -> tuple[int, ...]:
+        return tuple(checksum(p) for p in self.program.trainable.values())
 
     @property
     def reached(self) -> bool:
@@ -77,32 +97,50 @@ class Forward:
         return any(c is not None for c in self.cotangents)
 
     @contextmanager
-    def again(self, roots: Sequence[nn.Module], collector: Collector) -> Iterator[list[Tensor]]:
-        """Run it with the checks of all layers; the graph and the modules' state last as long as the block.
+    def again(self, collector: Collector) -> Iterator[list[Tensor]]:
+        """Run it with the checks of all layers, on copies of the buffers.
 
         Args:
-            roots: the modules whose buffers and random numbers are restored afterwards.
             collector: receives the observations.
 
         Yields:
             The output tensors.
 
         Raises:
-            NotReproduced: an input was overwritten, or the outputs differ from those of the first run.
+            NotReproduced: inputs or parameters were overwritten, or the outputs differ from those of the first run.
         """
-        if any(v._version != version for v, version in self.inputs):
+        if tuple(fingerprint(v) for v in _tensors(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
-        with ExitStack() as stack:
-            stack.enter_context(left_as_it_was(nn.ModuleList(roots)))
+        if self.weights is not None and self.weights != self._weights():
+            raise NotReproduced("parameters were overwritten before the step ended")
+        before = torch.get_rng_state()
+        try:
             torch.set_rng_state(self.rng)
+            outputs = self._run(collector)
+        finally:
+            torch.set_rng_state(before)
+        if [checksum(v) for v in outputs] != self.outputs:
+            raise NotReproduced("the forward does not give the same bits when it is run again")
+        yield outputs
+
+    def _run(self, collector: Collector) -> list[Tensor]:
+        module = self.program.replayed.module
+        with ExitStack() as stack:
             for device, dtype in self.autocast:
                 stack.enter_context(torch.autocast(device, dtype))
             stack.enter_context(torch.enable_grad())
-            with collecting(collector):
-                outputs = _tensors(self.program.replayed.module(*self.call[0], **self.call[1]))
-            if [checksum(v) for v in outputs] != self.checksums:
-                raise NotReproduced("the forward does not give the same bits when it is run again")
-            yield outputs
+            stack.enter_context(collecting(collector))
+            return _tensors(functional_call(module, _copied_buffers(module), self.call[0], self.call[1]))
+
+
+def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies of a module's buffers by name; a buffer under two names has one copy."""
+    copies: dict[int, Tensor] = {}
+    return {n: copies.setdefault(id(b), b.detach().clone()) for n, b in module.named_buffers(remove_duplicate=False)}
+
+
+def _own_view(value: Any) -> Any:
+    return value.view_as(value) if isinstance(value, Tensor) and value.requires_grad else value
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -110,5 +148,17 @@ def _tensors(output: Any) -> list[Tensor]:
 
 
 def checksum(tensor: Tensor) -> int:
-    """Tells tensors of one shape apart by their bits; no protection against an adversary."""
-    return int(torch.hash_tensor(tensor.detach()).view(torch.int64)) if tensor.numel() else 0
+    """Tells tensors of one shape and dtype apart by their bits in order; no protection against an adversary."""
+    if not tensor.numel() or tensor.layout is not torch.strided:
+        return 0
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return zlib.crc32(flat.view(torch.uint8).numpy().data)
+
+
+def fingerprint(tensor: Tensor) -> tuple[int, ...]:
+    """As a checksum, of the whole, of one half and of every other entry: several times faster, and less sure."""
+    if not tensor.numel() or tensor.layout is not torch.strided:
+        return ()
+    flat = tensor.detach().reshape(-1)
+    parts = (flat, flat[: (len(flat) + 1) // 2], flat[::2])
+    return tuple(int(torch.hash_tensor(p).view(torch.int64)) for p in parts)

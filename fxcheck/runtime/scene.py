@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxcheck.records.graph import Graph
 from fxcheck.runtime.adjoints import adjoints_of, at_points, shares_of
@@ -63,7 +63,6 @@ class Scene:
     """A forward, its sites, and the gradients of their members under the choices tried so far."""
 
     forward: Forward
-    roots: Sequence[nn.Module]
     coordinates: Coordinates
     budget: Budget
     sites: tuple[Site, ...] = ()
@@ -97,7 +96,7 @@ class Scene:
             Spent: no time is left.
         """
         watcher = Watcher(self._collector())
-        with self.forward.again(self.roots, watcher) as outputs:
+        with self.forward.again(watcher) as outputs:
             observed = watcher.collector.finish()
             self.problems += observed.problems
             self._without_zeros(observed, watcher)
@@ -107,7 +106,7 @@ class Scene:
                 return
         self._drop_zeros_under_all_choices()
         watcher = Watcher(self._collector())
-        with self.forward.again(self.roots, watcher) as outputs:
+        with self.forward.again(watcher) as outputs:
             self._keep(outputs, watcher, most_points)
 
     def _collector(self) -> Collector:
@@ -130,7 +129,7 @@ class Scene:
     def watched(self) -> Iterator[list[tuple[Site, Sequence[Operand]]]]:
         """Run it once more with AD's choices: the sites, with the operands that they read while the graph lives."""
         watcher = Watcher(self._collector())
-        with self.forward.again(self.roots, watcher):
+        with self.forward.again(watcher):
             yield [(s, watcher.operands[s.check.index]) for s in self.sites]
 
     def _keep_adjoints(self, outputs: Sequence[Tensor], watcher: Watcher) -> None:
@@ -178,7 +177,7 @@ class Scene:
         """Leave out touches whose gradient is zero under random mixtures of all choices, hence under every choice."""
         random = np.random.default_rng(_SEED)
         chooser = Chooser(self.sites, lambda site, _: mixed_parts(site, random))
-        with self.forward.again(self.roots, chooser):
+        with self.forward.again(chooser):
             sites = [s for s in self.sites if not s.is_max]
             groups = [
                 Entries(chooser.operands[s.check.index][0], torch.tensor([p.output for p in s.points])) for s in sites
@@ -245,5 +244,5 @@ class Scene:
             choices[site.check.index] = chosen(site, members, direction)
             return parts_of(site, choices[site.check.index])
 
-        with self.forward.again(self.roots, Chooser(self.sites, decide)):
+        with self.forward.again(Chooser(self.sites, decide)):
             return choices

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
@@ -65,6 +66,15 @@ class Session:
     def problem(self, sentence: str) -> None:
         if sentence not in self.problems:
             self.problems.append(sentence)
+
+    @property
+    def may_be_looked_at(self) -> bool:
+        """Something was seen that the layers' own systems do not settle, as far as the forwards so far show."""
+        if self.program is not None and self.program.plan.joint:
+            return not self.is_idle
+        decided = self.decided
+        settled = decided is not None and all(d.outcome is Outcome.FEASIBLE for _, d in decided.blocks)
+        return bool(self.open_questions) or not settled or bool(decided and decided.dependent)
 
     def _leave_open(self, sentences: Sequence[str]) -> None:
         self.open_questions += [s for s in sentences if s not in self.open_questions]
