@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from fxcheck.records.certificate import Certificate
+from fxcheck.records.certificate import Block, Certificate
+
+Hint = list[np.ndarray]
+"""Directions that are mixed at falling sizes: one a layer, or a single one for all layers together."""
 
 
-def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) -> list[np.ndarray]:
+def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) -> list[Hint]:
     """The directions of a certificate as vectors over all named parameters.
 
     Args:
@@ -18,21 +21,36 @@ def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) ->
         named: the parameters, in the order of the coordinates.
 
     Returns:
-        One vector a layer, its largest entry 1; last layers first, since they move most.
+        One hint for the layers' own directions, last layers first, since they move most; or one for each part of a
+        gradient that was decided as a whole. None for directions in a sketch.
     """
     offsets, total = {}, 0
     for name, p in named:
         offsets[name] = (total, p.numel() // (p.shape[0] if p.dim() else 1))
         total += p.numel()
+    blocks = [b for b in certificate.blocks if b.direction is not None and b.coordinates]
+    if any(b.coordinates[0].startswith("sketch[") for b in blocks):
+        return []
+    whole = [b for b in blocks if b.layer == "all layers together" or b.layer.startswith("part ")]
+    if whole:
+        return [[_unit(_scattered(b, {n: (start, 1) for n, (start, _) in offsets.items()}, total))] for b in whole]
     layers: dict[int, np.ndarray] = {}
-    for block in certificate.blocks:
-        if block.direction is None:
-            continue
-        v, at = layers.setdefault(block.group, np.zeros(total)), 0
-        direction = np.asarray(block.direction, float)
-        for slot in block.coordinates:
-            name, _, index = slot[:-1].rpartition("[")
-            start, size = offsets[name]
-            v[start + int(index) * size : start + (int(index) + 1) * size] += direction[at : at + size]
-            at += size
-    return [v / (np.abs(v).max() or 1.0) for _, v in sorted(layers.items(), reverse=True)]
+    for block in blocks:
+        layers[block.group] = layers.get(block.group, np.zeros(total)) + _scattered(block, offsets, total)
+    return [[_unit(v) for _, v in sorted(layers.items(), reverse=True)]] if layers else []
+
+
+def _scattered(block: Block, offsets: dict[str, tuple[int, int]], total: int) -> np.ndarray:
+    """A block's direction in all coordinates; ``offsets`` say where a parameter begins and how long an index of it is."""
+    v, at, direction = np.zeros(total), 0, np.asarray(block.direction, float)
+    for slot in block.coordinates:
+        name, _, index = slot[:-1].rpartition("[")
+        start, size = offsets[name]
+        v[start + int(index) * size : start + (int(index) + 1) * size] += direction[at : at + size]
+        at += size
+    return v
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    """Its largest entry 1."""
+    return v / (np.abs(v).max(initial=0.0) or 1.0)

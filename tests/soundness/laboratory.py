@@ -21,7 +21,7 @@ from tests.soundness.families.losses import LOSSES
 from tests.soundness.families.points import point_of
 from tests.soundness.hints import hints_from
 from tests.soundness.oracle import Judgement, Verdict, judge
-from tests.soundness.paths import IDLE, Spent, path_of, reason_of, watched
+from tests.soundness.paths import IDLE, Spent, owed_to, path_of, reason_of, watched
 
 WRONG = (Verdict.OUTSIDE, Verdict.NOT_AD, Verdict.NOT_LIPSCHITZ)
 REFUSED, CRASHED = "refused", "crashed"
@@ -49,6 +49,10 @@ class CaseRecord:
     ties: int = 0
     distance: float = 0.0
     text: str = ""
+    owed_to: str = ""
+    """``FIRST`` or ``SECOND`` (of ``paths``): without deciding all layers together it would be refused or uncertified."""
+    weight: int = 1
+    """How many cases it stands for, where a sample is judged."""
     family: str = ""
     seed: int = 0
     trial: int = 0
@@ -91,11 +95,11 @@ class Bench:
             options["wrt"] = [p for _, p in self.net.trained()]
         self.checked: CheckedModule = fxcheck.instrument(self.net, self.net.inputs_of(example)[0], **options)
 
-    def step(self, point: Point, spent: Spent) -> tuple[StepResult, tuple[str, ...], str]:
+    def step(self, point: Point, spent: Spent) -> tuple[StepResult, tuple[str, ...], str, str]:
         """Run one checked step.
 
         Returns:
-            Its result, the path of its certificate, and why there is none.
+            Its result, the path of its certificate, why there is none, and what it owes to deciding all layers together.
         """
         self.net.load(point)
         self.net.zero_grad()
@@ -106,8 +110,8 @@ class Bench:
             if loss.requires_grad:
                 loss.backward()
         if step.verdict == CERTIFIED:
-            return step, path_of(step, session, spent), ""
-        return step, (), reason_of(step, session)
+            return step, path_of(step, session, spent), "", owed_to(step, session)
+        return step, (), reason_of(step, session), owed_to(step, session)
 
     def differs(self, point: Point) -> float:
         """How far the last step's gradient is from the plain network's, relative to its size."""
@@ -160,7 +164,7 @@ def run_network(family: str, seed: int, trials: int) -> list[CaseRecord]:
             found = list(_cases(bench, seed, trials))
         except FxcheckError as error:
             spent = time.perf_counter() - started
-            found = list(_refused(plan, seed, error))
+            found = list(_refused(plan, seed, error, trials))
         except Exception:
             spent = time.perf_counter() - started
             found = [_crash({})]
@@ -205,7 +209,7 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     try:
-        step, path, reason = bench.step(point, spent)
+        step, path, reason, owed = bench.step(point, spent)
         seconds["step"] = time.perf_counter() - started
         gap = bench.differs(point)
     except FxcheckError as error:
@@ -216,24 +220,27 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
         return CaseRecord(CRASHED, reason="its gradient is not the network's", distance=gap, seconds=seconds)
     touched, ties = sum(x.touched for x in step.layers), sum(x.ties for x in step.layers)
     idle = path == (IDLE,)
-    if (idle or reason) and trial % _SAMPLED[idle]:
-        return CaseRecord(step.verdict or "", path, reason, touched=touched, ties=ties, seconds=seconds)
+    weight = _SAMPLED[idle] if idle or reason else 1
+    if trial % weight:
+        return CaseRecord(step.verdict or "", path, reason, touched=touched, ties=ties, owed_to=owed, seconds=seconds)
     started = time.perf_counter()
     found = judged(bench.net, point, step)
     seconds["oracle"] = time.perf_counter() - started
     return CaseRecord(
-        step.verdict or "", path, reason, found.verdict, touched, ties, found.distance, found.note, seconds=seconds
+        step.verdict or "", path, reason, found.verdict, touched, ties, found.distance, found.note, owed, weight,
+        seconds=seconds,
     )  # fmt: skip
 
 
-def _refused(plan: Plan, seed: int, error: FxcheckError) -> Iterator[CaseRecord]:
+def _refused(plan: Plan, seed: int, error: FxcheckError, trials: int) -> Iterator[CaseRecord]:
     """A few points of a network that fxcheck does not check."""
     net = Net(plan)
     for trial in range(_OF_REFUSED):
         started = time.perf_counter()
         found = judged(net, seed_point(net, seed, trial))
         seconds = {"oracle": time.perf_counter() - started}
-        yield CaseRecord(REFUSED, (), _code(error), found.verdict, text=str(error), seconds=seconds)
+        weight = max(1, trials // _OF_REFUSED)
+        yield CaseRecord(REFUSED, (), _code(error), found.verdict, text=str(error), weight=weight, seconds=seconds)
 
 
 def _code(error: FxcheckError) -> str:

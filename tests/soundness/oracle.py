@@ -52,7 +52,7 @@ class Judgement:
 
 
 def judge(
-    parameters: Sequence[Tensor], value: Callable[[], Tensor], *, seed: int = 0, hints: Sequence[np.ndarray] = (),
+    parameters: Sequence[Tensor], value: Callable[[], Tensor], *, seed: int = 0, hints: Sequence[Sequence[np.ndarray]] = (),
     exact: bool = True, most: int = 400,
 ) -> Judgement:  # fmt: skip
     """Judge what backward returns for a scalar at the current parameters.
@@ -61,7 +61,7 @@ def judge(
         parameters: leaf tensors, the coordinates of w; left as they were.
         value: computes the deterministic scalar from them, in however many forwards.
         seed: of the directions.
-        hints: directions to try among others; only where they lead counts, not who proposed them.
+        hints: directions to try among others, see ``directions``; only where they lead counts, not who proposed them.
         exact: whether to enumerate the exact pieces where sampling does not settle it.
         most: random directions before the directed search; half of them after the pieces declined.
 
@@ -75,7 +75,7 @@ def judge(
 class _Trial:
     """What is known so far about one gradient."""
 
-    def __init__(self, landscape: Landscape, random: np.random.Generator, hints: Sequence[np.ndarray]) -> None:
+    def __init__(self, landscape: Landscape, random: np.random.Generator, hints: Sequence[Sequence[np.ndarray]]) -> None:
         self.land, self.random = landscape, random
         self.found = landscape.here()
         self.start = landscape.at(np.zeros(landscape.total)) if landscape.low else self.found

@@ -110,13 +110,15 @@ def scale(*samples: Sample) -> float:
     return max(1.0, *(float(np.abs(s.gradient).max(initial=0.0)) for s in samples))
 
 
-def directions(sizes: Sequence[int], random: np.random.Generator, hints: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def directions(
+    sizes: Sequence[int], random: np.random.Generator, hints: Sequence[Sequence[np.ndarray]]
+) -> Iterator[np.ndarray]:
     """Offsets to try: isotropic, by tensor at different sizes, axes, integer ones, along a curve, along hints.
 
     Args:
         sizes: numbers of coordinates of the parameters.
         random: where the numbers come from; all offsets are generic reals.
-        hints: directions to mix in at falling sizes.
+        hints: several proposals, each of directions to mix in at falling sizes.
 
     Returns:
         Vectors about ``NEAR`` long, or longer ones close to an axis, without end.
@@ -135,8 +137,8 @@ def directions(sizes: Sequence[int], random: np.random.Generator, hints: Sequenc
         if hints:
             sizes_of = 10.0 ** random.uniform(-3, 2.5, len(sizes))
             pushes = [k * _push(n, random) for k, n in zip(sizes_of, sizes, strict=True)]
-            yield NEAR * _hinted(np.concatenate(pushes), random, hints)
-            yield NEAR * _hinted(normal(total), random, hints)
+            for rest in (np.concatenate(pushes), normal(total)):
+                yield NEAR * _hinted(rest, random, hints[random.integers(len(hints))])
 
 
 def _push(count: int, random: np.random.Generator) -> np.ndarray:

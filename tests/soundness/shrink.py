@@ -104,6 +104,10 @@ def _simpler_plans(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, dtype="float64")
     if plan.exact_ties:
         yield replace(plan, exact_ties=False)
+    if plan.beside:
+        yield replace(plan, beside="", steps=_needed(plan.steps, {plan.steps[-1].name}))
+    if plan.unused:
+        yield replace(plan, unused=0)
     for i, step in enumerate(plan.steps):
         for args in _smaller_arguments(step.args):
             yield replace(plan, steps=(*plan.steps[:i], replace(step, args=args), *plan.steps[i + 1 :]))
@@ -121,11 +125,13 @@ def _bypassed(plan: Plan, index: int, source: str) -> Plan:
     gone = plan.steps[index].name
     steps = [replace(s, on=tuple(source if n == gone else n for n in s.on)) for s in plan.steps if s.name != gone]
     last = source if index == len(plan.steps) - 1 else plan.steps[-1].name
-    return replace(plan, steps=_needed([replace(s, of="") if s.of == gone else s for s in steps], last))
+    beside = plan.beside if any(s.name == plan.beside for s in steps) else ""
+    needed = {last, beside} - {""}
+    return replace(plan, beside=beside, steps=_needed([replace(s, of="") if s.of == gone else s for s in steps], needed))
 
 
-def _needed(steps: Sequence[Step], last: str) -> tuple[Step, ...]:
-    needed, kept = {last}, []
+def _needed(steps: Sequence[Step], needed: set[str]) -> tuple[Step, ...]:
+    needed, kept = set(needed), []
     for step in reversed(steps):
         if step.name in needed:
             kept.append(step)

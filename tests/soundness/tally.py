@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fxcheck.records.step import CERTIFIED
 from tests.soundness.laboratory import CONTRADICTION, CRASHED, REFUSED, CaseRecord
 from tests.soundness.oracle import Verdict
-from tests.soundness.paths import IDLE
+from tests.soundness.paths import FIRST, IDLE, SECOND
 
 Row = Sequence[str]
 
@@ -45,6 +45,9 @@ class Tally:
     """Certified cases by a word of their path and the oracle's verdict."""
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Other cases by reason and the oracle's verdict."""
+    right: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    """Cases with a right gradient, by verdict, what they owe to deciding all layers together, and whether anything was
+    touched or tied; a case of a sample counts for all that it stands for."""
     seconds: Counter[str] = field(default_factory=Counter)
     failures: list[CaseRecord] = field(default_factory=list)
     contradictions: list[CaseRecord] = field(default_factory=list)
@@ -62,6 +65,8 @@ class Tally:
                 self.distinct.setdefault(r.family, set()).add(r.network)
             self.cells[r.family, r.verdict, str(r.oracle)] += 1
             self.hits[r.family] += bool(r.touched or r.ties)
+            if r.oracle == Verdict.INSIDE:
+                self.right[r.verdict, r.owed_to, bool(r.touched or r.ties)] += r.weight
             if r.verdict == CERTIFIED:
                 self.paths.update((word, str(r.oracle)) for word in r.path)
             else:
@@ -72,7 +77,7 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Add what another tally holds."""
-        for name in ("networks", "cells", "hits", "paths", "reasons", "seconds"):
+        for name in ("networks", "cells", "hits", "paths", "reasons", "right", "seconds"):
             getattr(self, name).update(getattr(other, name))
         for name, digests in other.distinct.items():
             self.distinct.setdefault(name, set()).update(digests)
@@ -93,6 +98,7 @@ class Tally:
         return [
             self._summary(),
             self._by_verdict(),
+            self._before_and_after(),
             self._by_path(),
             self._by_reason(),
             self._by_family(),
@@ -135,6 +141,26 @@ class Tally:
         return Table(
             "fxcheck (rows) and the oracle (columns)", ("", *(o or "not judged" for o in oracles)), tuple(rows)
         )
+
+    def _before_and_after(self) -> Table:
+        """What deciding all layers together adds. Without it, models that need it would be refused; with it switched off
+        (``joint_seconds=0``), their steps without touch or tie are certified all the same."""
+
+        of_hits = sum(n for (_, _, hit), n in self.right.items() if hit)
+
+        def row(name: str, counts: Callable[[str, bool], bool]) -> Row:
+            found = [(n, hit) for (v, owed, hit), n in self.right.items() if v == CERTIFIED and counts(owed, hit)]
+            hits = sum(n for n, hit in found if hit)
+            return name, _share(sum(n for n, _ in found), sum(self.right.values())), _share(hits, of_hits)
+
+        rows = (
+            row("without the joint condition", lambda owed, hit: not owed),
+            row("joint_seconds=0", lambda owed, hit: not owed or (owed == FIRST and not hit)),
+            row("first look only", lambda owed, hit: owed != SECOND),
+            row("as it is", lambda owed, hit: True),
+        )
+        columns = ("what is certified of the right ones", "all, refused models included", "touched or tied")
+        return Table("Right gradients that are certified, before and after (estimated from the samples)", columns, rows)
 
     def _by_path(self) -> Table:
         inside = self.count(verdict=CERTIFIED, oracle=Verdict.INSIDE)

@@ -15,6 +15,8 @@ import torch
 
 from fxcheck.runtime import conclude
 from tests.soundness.families import FAMILIES, Net, Plan, Point, Step
+from tests.soundness.families.draft import MOST_PARAMETERS
+from tests.soundness.families.operations import parameters_of
 from tests.soundness.families.points import point_of
 from tests.soundness.laboratory import CRASHED, REFUSED, CaseRecord, outcome, run_network
 from tests.soundness.shrink import shrink, source_of_test
@@ -148,7 +150,7 @@ def test_there_are_many_families_and_their_networks_are_distinct_small_and_alway
         assert len({repr(p) for p in plans}) >= 4, name
         for plan in plans:
             assert eval(repr(plan), {"Plan": Plan, "Step": Step}) == plan
-            assert 0 < sum(p.numel() for _, p in Net(plan).trained()) <= 40, name
+            assert Net(plan).trained() and parameters_of(Net(plan)) <= MOST_PARAMETERS, name
 
 
 def test_a_point_is_always_the_same_and_made_of_small_integers() -> None:

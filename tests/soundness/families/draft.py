@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.soundness.families.operations import parameters_of
 from tests.soundness.families.plan import Net, Plan, Step
 
 MOST_VALUES = 64
@@ -56,7 +57,7 @@ class Draft:
             value = self.net.extend(step, self.values)
         except (RuntimeError, IndexError, ValueError, TypeError):
             return self._drop(step)
-        size = sum(p.numel() for part in self.net.parts.values() for p in part.parameters())
+        size = parameters_of(self.net)
         fits = 0 < value.numel() <= MOST_VALUES and value.isfinite().all() and size <= MOST_PARAMETERS
         if not fits or value.dim() == 0 or value.shape[0] != self.shapes[0][0]:
             return self._drop(step)
@@ -114,7 +115,8 @@ class Draft:
 
     def plan(self, **options: Any) -> Plan:
         """The finished plan, without steps that the output does not use."""
-        needed, kept = {self.last}, []
+        beside = {**self.options, **options}.get("beside")
+        needed, kept = {self.last, *([beside] if beside else [])}, []
         for step in reversed(self.steps):
             if step.name in needed:
                 kept.append(step)

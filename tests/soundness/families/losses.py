@@ -43,6 +43,20 @@ def _triplet(o: Tensor, t: Tensor) -> Tensor:
     return F.relu(near - far + 1).sum()
 
 
+def _triplet_l1(o: Tensor, t: Tensor) -> Tensor:
+    far, near = (o - t[1]).abs().sum(1), (o - t[0]).abs().sum(1)
+    return F.relu(near - far + 1).sum()
+
+
+def _softshrink(o: Tensor, t: Tensor) -> Tensor:
+    return (F.softshrink(o - t[0], 1.0) * t[1]).sum()
+
+
+def _worst(o: Tensor, t: Tensor) -> Tensor:
+    """The largest error of a sample, each with a weight of either sign."""
+    return ((o - t[0]).abs().amax(1) * t[1][:, 0]).sum()
+
+
 def _squares(o: Tensor, t: Tensor) -> Tensor:
     return ((o - t[0]).square() * t[1]).sum()
 
@@ -55,5 +69,5 @@ def _kink_of_output_pairs(o: Tensor, t: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": _l1, "l1_mean": _l1_mean, "hinge": _hinge, "margin": _margin, "margin_ranking": _margin_ranking,
     "quantile": _quantile, "smooth_l1": _smooth_l1, "triplet": _triplet, "squares": _squares,
-    "pairs": _kink_of_output_pairs,
+    "pairs": _kink_of_output_pairs, "triplet_l1": _triplet_l1, "softshrink": _softshrink, "worst": _worst,
 }  # fmt: skip

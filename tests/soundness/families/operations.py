@@ -33,6 +33,38 @@ class Numbers(nn.Module):
         self.weight = nn.Parameter(torch.zeros(shape))
 
 
+class Wide(Numbers):
+    """A parameter of which only the first and the last entries are read: so many that gradients are sketched."""
+
+    def __init__(self, read: int) -> None:
+        super().__init__(8192 + read)
+        self.read = read
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        return self.weight[: self.read], self.weight[-self.read :]
+
+
+class Clock(nn.Module):
+    """A buffer that counts the forwards, as warm-ups and annealing do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, v: Tensor, rate: int) -> Tensor:
+        self.count.add_(1)
+        return v + rate * (self.count - 1)
+
+
+def parameters_of(part: nn.Module) -> int:
+    """How many parameters matter: those that are read."""
+    return sum(2 * m.read if isinstance(m, Wide) else _own(m) for m in part.modules())
+
+
+def _own(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters(recurse=False))
+
+
 def _call(part: nn.Module, on: Values, *_: Any) -> Tensor:
     return part(on[0])
 
@@ -145,17 +177,32 @@ def _of_all(function: Callable[..., Tensor]) -> Op:
     return Op(lambda _, on, *args: function(*on, *args))
 
 
-def _relu_on_view(v: Tensor) -> Tensor:
-    v = v * 1
-    F.relu_(v[:, 1::2])
-    return v
-
-
 def _shifted_view(v: Tensor) -> Tensor:
     v = v * 1
     half = v[:, : v.shape[1] // 2]
     half += v[:, v.shape[1] // 2 :]
     return v
+
+
+def _on_view(function: Callable[[Tensor], Tensor]) -> Op:
+    """Every second feature is overwritten through a view."""
+
+    def run(_: None, on: Values) -> Tensor:
+        v = on[0] * 1
+        function(v[:, 1::2])
+        return v
+
+    return Op(run)
+
+
+def _wide(part: Any, on: Values, which: int, factor: bool = False) -> Tensor:
+    """Its first or its last entries as summands or factors."""
+    return on[0] * part.ends()[which] if factor else on[0] + part.ends()[which]
+
+
+def _whole(function: Callable[..., Tensor]) -> Op:
+    """Beside each entry the extremum of all of them."""
+    return Op(lambda _, on, k=1: on[0] + k * function(on[0]))
 
 
 def _addmm(part: nn.Module, on: Values, beta: int, alpha: int) -> Tensor:
@@ -176,13 +223,27 @@ _ODD: dict[str, Op] = {
     "lerp": Op(lambda part, on: torch.lerp(on[0], on[1], part.weight), lambda on: Numbers(1)),
     "pixel_shuffle": Op(lambda _, on: F.pixel_shuffle(on[0], 2)),
     "channel_shuffle": Op(lambda _, on: F.channel_shuffle(on[0], 2)),
-    "relu_on_view": Op(lambda _, on: _relu_on_view(on[0])), "shifted_view": Op(lambda _, on: _shifted_view(on[0])),
+    "relu_on_view": _on_view(F.relu_), "abs_on_view": _on_view(Tensor.abs_), "hardtanh_on_view": _on_view(F.hardtanh_),
+    "shifted_view": Op(lambda _, on: _shifted_view(on[0])),
     "matmul": Op(lambda _, on: on[0] @ on[1]),
     "unfold": Op(lambda _, on: F.unfold(on[0], 2).transpose(1, 2)),
 }  # fmt: skip
 """Of ``attacks``."""
+_JOINT: dict[str, Op] = {
+    "linear_t": Op(lambda part, on, *_: F.linear(on[0], part.weight.t()),
+                   lambda on, out: nn.Linear(out, on[0].shape[-1], False)),
+    "fmin": _of_all(torch.fmin), "clamp_above": _of_all(lambda a, b: a.clamp(min=b)),
+    "clamp_below": _of_all(lambda a, b: a.clamp(max=b)),
+    "plus_max": _whole(lambda v: v.max()), "plus_min": _whole(lambda v: v.min()),
+    "plus_amax": _whole(lambda v: v.amax()), "plus_amin": _whole(lambda v: v.amin()),
+    "amax_kept": _over(lambda v, dim: v.amax(dim, keepdim=True)), "amin_kept": _over(lambda v, dim: v.amin(dim, keepdim=True)),
+    "wide": Op(_wide, lambda on, *_: Wide(on[0].shape[1])),
+    "clock": Op(lambda part, on, rate: part(on[0], rate), lambda on, *_: Clock()),
+}  # fmt: skip
+"""Of ``sharing``, ``splits`` and ``replays``."""
 OPS: dict[str, Op] = {
     **_ODD,
+    **_JOINT,
     "linear": Op(_call, _linear),
     "conv": Op(_call, _conv),
     "conv_transpose": Op(_call, _conv_transpose),

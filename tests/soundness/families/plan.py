@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.soundness.families.losses import LOSSES
-from tests.soundness.families.operations import OPS
+from tests.soundness.families.operations import OPS, Clock
 
 _ROUNDING_FREE = {"eps": 1.0, "momentum": 0.0}
 """Of normalisations: with integers, sqrt(variance + eps) is then often an integer."""
@@ -51,6 +51,10 @@ class Plan:
     one_sample: bool = False
     """Ask for T1: ``batch_size=1``."""
     exact_ties: bool = False
+    beside: str = ""
+    """A step whose value is returned too, and that no loss uses."""
+    unused: int = 0
+    """The last so many forwards run, and no loss uses them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Net(nn.Module):
             self.extend(step, values)
         self.width = _rows(values[plan.steps[-1].name]).shape[1] if plan.steps else 0
         self.to(self.dtype)
+        self.wind_back()
         for name, p in self.named_parameters():
             p.requires_grad_(short(name) not in plan.frozen)
         self.train()
@@ -106,11 +111,18 @@ class Net(nn.Module):
     def _part(self, step: Step) -> nn.Module | None:
         return getattr(self.parts, step.of or step.name, None)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def wind_back(self) -> None:
+        """Have the forwards begin anew."""
+        for part in self.modules():
+            if isinstance(part, Clock):
+                part.count.zero_()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         values = {f"x{i}": x for i, x in enumerate(inputs)}
         for step in self.plan.steps:
             values[step.name] = OPS[step.op].run(self._part(step), [values[n] for n in step.on], *step.args)
-        return _rows(values[self.plan.steps[-1].name])
+        output = _rows(values[self.plan.steps[-1].name])
+        return (output, _rows(values[self.plan.beside])) if self.plan.beside else output
 
     def train(self, mode: bool = True) -> Net:
         super().train(mode)
@@ -149,17 +161,22 @@ def loss_of(net: Net, model: Any, point: Point) -> Tensor:
         point: weights are taken as loaded.
     """
     torch.manual_seed(point.seed)
-    total: Tensor | int = 0
-    for inputs, end in zip(net.inputs_of(point), point.ends, strict=True):
-        total = total + _one_forward(net, model, inputs, torch.tensor(end, dtype=net.dtype))
-    return total  # type: ignore[return-value]
+    net.wind_back()
+    ends = [_one_forward(net, model, inputs, torch.tensor(end, dtype=net.dtype))
+            for inputs, end in zip(net.inputs_of(point), point.ends, strict=True)]  # fmt: skip
+    return torch.stack(ends[: max(1, len(ends) - net.plan.unused)]).sum()
+
+
+def main_output(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Of a network's outputs, the one that losses use."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _one_forward(net: Net, model: Any, inputs: Sequence[Tensor], end: Tensor) -> Tensor:
     if not net.plan.loss:
-        return (model(*inputs) * end).sum()
+        return (main_output(model(*inputs)) * end).sum()
     if model is net:
-        return LOSSES[net.plan.loss](model(*inputs), end)
+        return LOSSES[net.plan.loss](main_output(model(*inputs)), end)
     return model.loss(*inputs, target=end)
 
 

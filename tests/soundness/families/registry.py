@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tests.soundness.families.draft import MOST_PARAMETERS
-from tests.soundness.families.plan import Net, Plan, short
+from tests.soundness.families.operations import parameters_of
+from tests.soundness.families.plan import Net, Plan, main_output, short
 
 Make = Callable[[random.Random], Plan]
 _TRIES = 50
@@ -38,9 +39,9 @@ class Family:
             plan = _varied(plan, rng)
         net = Net(plan)
         trained = net.trained()
-        if not trained or sum(p.numel() for _, p in trained) > MOST_PARAMETERS:
+        if not trained or parameters_of(net) > MOST_PARAMETERS:
             return None
-        return plan if net(*(x.to(net.dtype) for x in _zeros(plan))).requires_grad else None
+        return plan if main_output(net(*(x.to(net.dtype) for x in _zeros(plan)))).requires_grad else None
 
 
 def _zeros(plan: Plan) -> list:
