@@ -109,6 +109,9 @@ class Forward:
         Raises:
             NotReproduced: inputs or parameters were overwritten, or the outputs differ from those of the first run.
         """
+        carried = self.program.plan.carried
+        if carried:
+            raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
         if tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
         if self.weights is not None and self.weights != self._weights():

@@ -187,8 +187,7 @@ def _ties_of_prefixes(
     tied = equal.sum(2) >= 2
     cells = torch.where(equal, where[:, None, :], -1)[tied]
     winners = where.gather(1, chosen)[tied]
-    outputs = tied.reshape(-1).nonzero().reshape(-1)
-    w, l_, o = _pairs(cells, winners, outputs)
+    w, l_, o = _pairs(cells, winners, where[tied])  # the result has the operand's shape
     return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
 
 

@@ -204,3 +204,40 @@ def test_backward_works_after_the_step_and_a_second_time() -> None:
         loss = checked(x)
         loss.backward(retain_graph=True)
     loss.backward()
+
+
+def test_a_forward_that_reads_what_it_writes_is_not_run_again() -> None:
+    """A threshold that grows with each forward: on the second look other entries would be touched."""
+    class Clock(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros((), dtype=torch.float64))
+            self.register_buffer("time", torch.zeros((), dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            now = self.time.clone()
+            self.time.add_(1.0)
+            y = self.w * x
+            return torch.relu(y + now) - torch.relu((-y + now).reshape(1, 1))
+
+    x = torch.ones(1, dtype=torch.float64)
+    checked = fxcheck.instrument(Clock(), (x,))
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert step.verdict == "uncertified" and "time" in step.text
+
+
+def test_a_running_minimum_is_chosen_at_its_own_place() -> None:
+    """Along the middle of three dimensions the result's entries are not in the order of the prefixes."""
+    model = nn.Conv1d(2, 3, 2, padding=1).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[[0.0, 0], [-1, -1]], [[0, -1], [0, 0]], [[1, -1], [-1, 1]]]))
+        model.bias.copy_(torch.tensor([0.0, 1, 1]))
+    x = torch.tensor([[[0.0, -1.0], [-1.0, 1.0]]], dtype=torch.float64)
+    ends = torch.tensor([-1.0, -1, 1, -1, -1, -1, -2, -1, 0], dtype=torch.float64).reshape(1, 3, 3)
+    checked = fxcheck.instrument(
+        nn.Sequential(model), (x,), loss=lambda y: ((y.cummin(1).values - (-y).cummin(1).values) * ends).sum()
+    )
+    with checked.step() as step:
+        checked.loss(x).backward()
+    assert step.verdict == "uncertified"
