@@ -142,6 +142,8 @@ class Summary:
     theorem: str | None = None
     exact_ties: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
+    certified_by: dict[str, int] = field(default_factory=dict)
+    """Steps by theorem and subdifferential, as ``T8 (bouligand)``."""
     layers: dict[str, LayerTotals] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -152,7 +154,10 @@ class Summary:
         self.history.add(step.verdict == CERTIFIED, ((x.name, x.touched, x.nontrivial) for x in step.layers))
         self.steps += 1
         self.certified += step.verdict == CERTIFIED
-        if step.verdict != CERTIFIED:
+        if step.verdict == CERTIFIED:
+            proof = f"{step.theorem} ({step.subdifferential})"
+            self.certified_by[proof] = self.certified_by.get(proof, 0) + 1
+        else:
             self.reasons[step.reason or ""] = self.reasons.get(step.reason or "", 0) + 1
         for layer in step.layers:
             self.layers.setdefault(layer.name, LayerTotals(layer.name)).add(layer)
@@ -161,7 +166,8 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema": "fxcheck/run/1", "steps": self.steps, "certified": self.certified, "reasons": self.reasons,
+            "schema": "fxcheck/run/1", "steps": self.steps, "certified": self.certified,
+            "certified_by": self.certified_by, "reasons": self.reasons,
             "theorem": self.theorem, "exact_ties": self.exact_ties, "notes": list(self.notes),
             "seconds": self.seconds, "layers": [t.to_dict() for t in self.layers.values()],
             "history": self.history.to_dict(),

@@ -37,7 +37,9 @@ def print_run(summary: Summary, console: Console | None = None) -> None:
 def headline(summary: Summary) -> str:
     """The verdicts in a sentence."""
     reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.reasons.items()))
-    return f"{summary.certified} of {summary.steps} steps certified" + (f" ({reasons})" if reasons else "")
+    proofs = ", ".join(f"{n} by {proof}" for proof, n in sorted(summary.certified_by.items()))
+    sentence = f"{summary.certified} of {summary.steps} steps certified" + (f" ({proofs})" if proofs else "")
+    return f"{sentence}; uncertified: {reasons}" if reasons else sentence
 
 
 def cells(totals: LayerTotals) -> tuple[str, ...]:
