@@ -79,12 +79,13 @@ def _runtime(report: Report) -> str:
     open_ = [layer for layer in report.layers if layer.verdict is Verdict.RUNTIME]
     done = len(report.layers) - len(open_)
     settled = f"{done} of {_count(len(report.layers), 'layer')} can never make it wrong. " if done else ""
+    check = f"the check of {report.theorem or 'T8'}"
     if report.theorem == "joint":  # which decides all layers together
-        settled = ""
+        settled, check = "", "the joint condition"
     return (
         "backward() returns the true gradient unless a pre-activation sits exactly on a kink or a max is tied. "
-        f"{settled}For {_named(open_)} that depends on weights and data: a step where it happens is right if the "
-        f"check of {report.theorem or 'T8'} passes at that step. This report does not say that it is ever wrong."
+        f"{settled}For {_named(open_)} that depends on weights and data: a step where it happens is right if "
+        f"{check} passes at that step. This report does not say that it is ever wrong."
     )
 
 

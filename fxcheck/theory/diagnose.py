@@ -121,7 +121,7 @@ def shortfalls(
                 "Check it while training, where the joint condition decides; max(dim) and max-pools pick one index and "
                 "are decided faster.", where,
             )))  # fmt: skip
-        if unit.kind is UnitKind.ACTIVATION and not certificate.covers:
+        if unit.kind is UnitKind.ACTIVATION and group.fresh and not certificate.covers:
             found.append((unit.index, _no_bias(parameters, frozen, group, unit)))
         if unit.kind is UnitKind.ACTIVATION and weight_of(unit) is None:
             found.append((unit.index, _inconsistent(unit, group)))
