@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.observed import Observation
+from fxcheck.runtime.operands import dense
 from fxcheck.runtime.rows import Row, RowKind, Slot
 
 
@@ -46,7 +47,7 @@ class Gradients:
             found = torch.autograd.grad(
                 [at.edge], wanted, [seed.reshape(at.shape)], retain_graph=True, allow_unused=True
             )  # fmt: skip
-        return list(found)
+        return dense(found)
 
     def fill(self, row: Row, names: Sequence[str]) -> None:
         """Compute a row on all the named (fresh) coordinates; its slots are those that are not zero.

@@ -94,6 +94,8 @@ def decide_jointly(
         joint.text = _more(joint, f"the {seconds:g} seconds a step that this may take were not enough")
     except (NotReproduced, Unclear, FxcheckError) as error:
         joint.text = _more(joint, str(error))
+    except RuntimeError as error:  # an operation without a second derivative, or no memory left
+        joint.text = _more(joint, f"torch could not do it: {(str(error).strip() or repr(error)).splitlines()[0]}")
     finally:
         spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - started
     return joint

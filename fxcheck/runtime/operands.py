@@ -47,7 +47,7 @@ class Operand:
                 found = torch.autograd.grad(
                     [self.edge], list(wanted), [seed.reshape(self.shape)], retain_graph=True, allow_unused=True
                 )  # fmt: skip
-            yield list(found)
+            yield dense(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,15 @@ def pulled_back(
     if not edges:
         return [None for _ in parameters]
     with torch.enable_grad():
-        return torch.autograd.grad(
+        return dense(torch.autograd.grad(
             edges, list(parameters), [g.seed(w) for g, w in zip(groups, weights, strict=True)], retain_graph=True,
             create_graph=differentiably, allow_unused=True,
-        )  # fmt: skip
+        ))  # fmt: skip
+
+
+def dense(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients as strided tensors; that of an embedding may be sparse."""
+    return [g.to_dense() if g is not None and g.layout is not torch.strided else g for g in gradients]
 
 
 def derivatives_along(

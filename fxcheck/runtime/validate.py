@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture.export import left_as_it_was
 from fxcheck.errors import FxcheckError
+from fxcheck.runtime.operands import dense
 
 _SEED = 20240507
 
@@ -65,7 +66,7 @@ def _run(roots: nn.ModuleList, run: Callable[[], Any], parameters: Mapping[str, 
         seeds = [torch.randn(v.shape, generator=generator).to(v.device, v.dtype) for v in live]
         wanted = [p for p in parameters.values() if p.requires_grad]
         if live and wanted:
-            gradients = torch.autograd.grad(live, wanted, seeds, allow_unused=True)
+            gradients = dense(torch.autograd.grad(live, wanted, seeds, allow_unused=True))
             names = [n for n, p in parameters.items() if p.requires_grad]
             found |= {f"the gradient of {n}": g for n, g in zip(names, gradients, strict=True) if g is not None}
     return found

@@ -226,3 +226,21 @@ def test_weights_or_a_separating_direction() -> None:
     assert found is not None and np.allclose(found @ around, 0, atol=1e-12) and found.sum() == pytest.approx(1)
     aside = balance(np.array([[1.0, 0, 0], [0, 1.0, 0], [-1.0, 2.0, 1.0]]), terms)
     assert aside.weights is None and (np.array([[1.0, 0, 0], [0, 1.0, 0], [-1.0, 2.0, 1.0]]) @ aside.direction > 0).all()
+
+
+@pytest.mark.parametrize("tokens", [2, 40])
+def test_sparse_gradients_of_an_embedding_are_read(tokens: int) -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 4)
+            nn.init.zeros_(self.table.weight)
+            nn.init.zeros_(self.layer.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.layer(F.relu(self.layer(self.table(x)))))
+
+    x = torch.randint(0, 20, (tokens, 3))
+    step = step_of(fxcheck.instrument(Bag(), (x,)), x)
+    assert (step.verdict, step.theorem) == ("certified", "joint"), step.text
+    assert sum(layer.touched for layer in step.layers) == 2 * tokens * 3 * 4

@@ -62,7 +62,8 @@ def pools(rng: random.Random) -> Plan:
 @family("replay:micro-batches")
 def micro_batches(rng: random.Random) -> Plan:
     """Forwards of one step that pull shared weights to opposite sides; sometimes the last one reaches no loss."""
-    d = Draft(rng, rng.choice([(1, 2), (2, 2), (1, 1)]), weights=ZEROS, forwards=rng.choice([2, 2, 3]), unused=int(rng.random() < 0.2))
+    shape = rng.choice([(1, 2), (2, 2), (1, 1)])
+    d = Draft(rng, shape, weights=ZEROS, forwards=rng.choice([2, 2, 3]), unused=int(rng.random() < 0.2))
     first = d.add("linear", args=(d.shape()[1], rng.random() < 0.3))
     y = d.act("relu", "leaky_relu", "abs", "h", "hardtanh")
     kind = rng.random()
