@@ -75,7 +75,11 @@ def shares_of(
     assert operands[0].edge is not None
     (sent,) = torch.autograd.grad([edge], [operands[0].edge], [seed.reshape(whole.shape)], retain_graph=True)
     flat = sent.double().reshape(-1).cpu()
-    return {(0, e): float(flat[e]) for _, e in site.members}
+    shares = {(0, e): float(flat[e]) for _, e in site.members}
+    for twin, entry in site.twins.items():
+        if (0, entry) in shares and (0, twin) not in shares:
+            shares[0, entry] += float(flat[twin])
+    return shares
 
 
 def _shares_of_two(site: Site, tied: Tensor, adjoint: Tensor) -> dict[Member, float]:

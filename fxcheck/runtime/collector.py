@@ -197,7 +197,7 @@ class Collector:
 
         def look() -> None:
             _refuse_non_finite(all(bool(v.isfinite().all()) for v in operands), check)
-            found = ties_that_split(check, operands, extrema)
+            found = ties_that_split(check, operands, extrema, self.classes)
             if found is None:
                 self.observed.problems.append(f"{check.layer} has more ties than are followed")
             elif found.outputs.numel():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -58,6 +59,8 @@ class Splits:
     """int64 (P,), which operand of the operation each entry is in."""
     entries: Tensor
     """int64 (P,), flat row-major index into the operand, which is broadcast to the result's shape where there are two."""
+    twins: Mapping[int, int] = field(default_factory=dict)
+    """Tied entries that are left out, with one of ``entries`` that is proven to be the same function."""
 
 
 @dataclass

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from fxcheck.ops.evaluate import apply_overload
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.semantics import Kind
@@ -23,6 +26,7 @@ _POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", 
           "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "adaptive_avg_pool3d",
           "adaptive_max_pool3d", "max_pool2d_with_indices")  # fmt: skip
 _RANDOM = ("dropout", "rrelu", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+_VIEWS = ("aten.unfold.default", "aten.transpose.int", "aten.unsqueeze.default", "aten.squeeze.dim", "aten.flatten.using_ints")
 _SAME_POSITIONS = ("clone", "contiguous", "to", "_to_copy", "alias", "detach")
 
 
@@ -58,6 +62,37 @@ class PositionClasses:
         if node not in self.found:
             self.found[node] = self._map(self.facts.graph.nodes[node])
         return self.found[node]
+
+    def of_entries(self, node: int, entries: Tensor) -> Tensor | None:
+        """What single entries of a graph node depend on: entries with equal columns are equal functions.
+
+        Args:
+            node: one with classes, or a view of one, such as its windows by ``unfold``.
+            entries: int64 (P,), flat row-major indices, on the CPU.
+
+        Returns:
+            int64 (4, P): sample, channel and class; None where no classes are known.
+        """
+        views: list[Node] = []
+        held = self.facts.graph.nodes[node]
+        while self.of(held.id) is None:
+            source = held.arguments.get("self")
+            fixed = all(not isinstance(v, (Ref, tuple)) for n, v in held.arguments.items() if n != "self")
+            if held.op not in _VIEWS or not isinstance(source, Ref) or not fixed:
+                return None
+            views.append(held)
+            held = self.facts.graph.nodes[source.id]
+        known = self.of(held.id)
+        if known is None or held.shape is None:
+            return None
+        channels, plane = held.shape[1], prod(known.shape[2:])
+        origin = torch.arange(known.shape[1] * channels * plane).reshape(known.shape[1], channels, *known.shape[2:])
+        for view in reversed(views):
+            origin = apply_overload(view.op, {**view.arguments, "self": origin}, origin)
+        at = origin.reshape(-1)[entries]
+        sample, channel = at.div(channels * plane, rounding_mode="floor"), at.div(plane, rounding_mode="floor") % channels
+        classes_of_entries = known.flatten(2).cpu()[:, sample, at % plane]
+        return torch.stack([sample, channel, *classes_of_entries])
 
     def mixed(self, node: int, windows: Windows) -> Tensor | None:
         """Windows (B, *S_out) over a node whose cells are not all of one class; None where no classes are known."""

@@ -41,6 +41,8 @@ class Site:
     points: tuple[Point, ...]
     upstream: frozenset[int]
     """Checks whose choices the gradients of this one's entries may depend on."""
+    twins: Mapping[int, int]
+    """Further entries of a max that splits, each with the member that is the same function."""
 
     @property
     def is_max(self) -> bool:
@@ -82,7 +84,8 @@ def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site
     checks = {c.index: c for c in replayed.plan.checks}
     order = sorted((i for i, held in points.items() if held), key=lambda i: (checks[i].result, i))
     upstream = reading(replayed.plan.checks, order, graph)
-    return tuple(Site(checks[i], tuple(points[i]), upstream[i]) for i in order)
+    twins = {s.check.index: s.twins for s in observed.splits}
+    return tuple(Site(checks[i], tuple(points[i]), upstream[i], twins.get(i, {})) for i in order)
 
 
 def _kinks_that_ties_rest_on(replayed: Replayed) -> set[tuple[int, float]]:

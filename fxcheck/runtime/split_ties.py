@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fxcheck.records.checks import Check
 from fxcheck.runtime.observed import Splits
+from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.ties_found import counted
 
 _LIMIT = 200_000
@@ -14,20 +16,39 @@ _LIMIT = 200_000
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
-def ties_that_split(check: Check, operands: list[Tensor], extrema: Tensor) -> Splits | None:
-    """All tied entries of the outputs that have several.
+def ties_that_split(check: Check, operands: list[Tensor], extrema: Tensor, classes: PositionClasses) -> Splits | None:
+    """All tied entries of the outputs that have several, one for each function that is not proven equal to another.
 
     Args:
         check: the check; outputs at the values that it skips are left out.
         operands: one tensor that is reduced, or two that are compared entry by entry.
         extrema: what the forward computed.
+        classes: proves that entries are equal functions.
 
     Returns:
         The entries, by output; None when there are more than are followed.
     """
     if len(operands) == 2:
         return _between(check, operands[0], operands[1], extrema)
-    return _over_dimensions(check, operands[0], extrema)
+    found = _over_dimensions(check, operands[0], extrema)
+    if found is None or not found.outputs.numel():
+        return found
+    labels = classes.of_entries(check.operand, found.entries)
+    return found if labels is None else _distinct(found, labels)
+
+
+def _distinct(found: Splits, labels: Tensor) -> Splits:
+    """One entry of each class at each output, at the outputs where there are several classes."""
+    keys = torch.cat([found.outputs[None], labels]).numpy()
+    _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    outputs = found.outputs.numpy()[first]
+    several = np.isin(outputs, outputs[1:][outputs[1:] == outputs[:-1]])  # classes are sorted by output
+    entries, representative = found.entries.numpy(), found.entries.numpy()[first][group]
+    pairs = zip(entries.tolist(), representative.tolist(), several[group].tolist(), strict=True)
+    twins = {e: r for e, r, counts in pairs if counts and e != r}
+    kept = torch.from_numpy(first[several])
+    return Splits(found.check, found.outputs[kept], found.operands[kept], found.entries[kept], twins)
 
 
 def _between(check: Check, a: Tensor, b: Tensor, extrema: Tensor) -> Splits | None:

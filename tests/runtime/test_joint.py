@@ -244,3 +244,45 @@ def test_sparse_gradients_of_an_embedding_are_read(tokens: int) -> None:
     step = step_of(fxcheck.instrument(Bag(), (x,)), x)
     assert (step.verdict, step.theorem) == ("certified", "joint"), step.text
     assert sum(layer.touched for layer in step.layers) == 2 * tokens * 3 * 4
+
+
+class Windows(nn.Module):
+    """amax over windows that overlap, of a convolution: flat regions tie, and are equal functions there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 2, 1).double()
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+            self.conv.bias.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x)).unfold(2, 2, 1).unfold(3, 2, 1).amax((-1, -2))
+
+
+def test_ties_of_equal_pixels_are_no_choice_and_other_ties_keep_their_share() -> None:
+    flat = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
+    step = step_of(fxcheck.instrument(Windows(), (flat,)), flat)
+    assert (step.verdict, step.subdifferential, step.layers[0].nontrivial) == ("certified", "bouligand", 0)
+    model, x = Windows(), flat.clone()
+    x[0, 0, 0, 0], x[0, 0, 0, 1] = 0.5, 0.25
+    with torch.no_grad():
+        model.conv.weight.zero_()  # all entries tie, and differ as functions where pixels do
+    checked = fxcheck.instrument(model, (x,))
+    step = step_of(checked, x)
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke"), step.text
+    assert 0 < step.layers[0].nontrivial < 12
+
+
+def test_shares_of_equal_entries_are_added_up() -> None:
+    """amax(w x1, w x1, w x2) - 2/3 w x1 - 1/3 w x2 has AD's gradient 0, and is max(x1 w, x2 w) less a mixture of both."""
+    model = Windows()
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    x[0, 0, 0, 0] = 1.0
+    with torch.no_grad():
+        model.conv.weight.zero_()
+    step = step_of(fxcheck.instrument(model, (x,)), x)
+    (mixture,) = [b for b in step.certificate.blocks if b.claim == "mixture"]
+    assert step.verdict == "certified"
+    assert np.allclose(np.sort(mixture.weights), [0.25, 0.75])  # one pixel of four differs
