@@ -40,8 +40,11 @@ def ties_that_split(check: Check, operands: list[Tensor], extrema: Tensor, class
 def _distinct(found: Splits, labels: Tensor) -> Splits:
     """One entry of each class at each output, at the outputs where there are several classes."""
     keys = torch.cat([found.outputs[None], labels]).numpy()
-    _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    group = group.reshape(-1)
+    order = np.lexsort(keys[::-1])
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (keys[:, order[1:]] != keys[:, order[:-1]]).any(0)
+    first, group = order[new], np.empty_like(order)
+    group[order] = np.cumsum(new) - 1
     outputs = found.outputs.numpy()[first]
     several = np.isin(outputs, outputs[1:][outputs[1:] == outputs[:-1]])  # classes are sorted by output
     entries, representative = found.entries.numpy(), found.entries.numpy()[first][group]
@@ -66,13 +69,14 @@ def _over_dimensions(check: Check, x: Tensor, extrema: Tensor) -> Splits | None:
     order = [*keep, *dims]
     rows = x.permute(order).reshape(extrema.numel(), -1)
     values = extrema.reshape(-1)
-    equal = (rows == values[:, None]) & counted(check, values)[:, None]
-    equal &= (equal.sum(1) >= 2)[:, None]
-    outputs, columns = equal.nonzero(as_tuple=True)
-    if outputs.numel() > _LIMIT:
-        return None
-    if not outputs.numel():
+    equal = rows == values[:, None]
+    tied = ((equal.sum(1, dtype=torch.int32) >= 2) & counted(check, values)).nonzero().reshape(-1)
+    if not tied.numel():
         return Splits(check, _NONE, _NONE, _NONE)
+    places, columns = equal[tied].nonzero(as_tuple=True)
+    if places.numel() > _LIMIT:
+        return None
+    outputs = tied[places]
     where = torch.arange(x.numel(), device=x.device).reshape(x.shape).permute(order).reshape(rows.shape)
     return Splits(check, outputs.cpu(), torch.zeros_like(outputs).cpu(), where[outputs, columns].cpu())
 
