@@ -20,7 +20,7 @@ from tests.soundness.families import FAMILIES, Net, Plan, Point, loss_of
 from tests.soundness.families.losses import LOSSES
 from tests.soundness.families.points import point_of
 from tests.soundness.hints import hints_from
-from tests.soundness.oracle import Judgement, Verdict, judge
+from tests.soundness.oracle import BY_COORDINATE, Judgement, Verdict, judge
 from tests.soundness.paths import IDLE, Spent, owed_to, path_of, reason_of, watched
 
 WRONG = (Verdict.OUTSIDE, Verdict.NOT_AD, Verdict.NOT_LIPSCHITZ)
@@ -136,7 +136,7 @@ def judged(net: Net, point: Point, step: StepResult | None = None) -> Judgement:
     hints = hints_from(certificate, named) if certificate is not None else []
     parameters = [p for _, p in named]
     first = judge(parameters, lambda: loss_of(net, net, point), hints=hints)
-    if first.verdict not in WRONG:
+    if first.verdict not in WRONG or first.by == BY_COORDINATE:
         return first
     again = judge(parameters, lambda: loss_of(net, net, point), seed=1, hints=hints, exact=False)
     if again.verdict is not Verdict.INSIDE:

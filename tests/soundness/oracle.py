@@ -27,6 +27,11 @@ CLEAR = 1e-3
 _SHORT, _LONG = 1e6, 1.6e7
 """Numbers that the exact pieces may cost at first, and where nothing else helped: about 0.25 and 4 seconds."""
 _FIRST = 10
+_SPREAD = 1e-3
+"""Gradients whose coordinates lie further apart are compared coordinate by coordinate too, up to ``_FINE``."""
+_FINE = 1e-4
+BY_COORDINATE = "exact, by coordinate"
+"""Who gives a verdict that no look at sizes can give."""
 _ROUNDS = 12
 
 
@@ -90,6 +95,33 @@ class _Trial:
         return self.pieces is not None and self.pieces.complete
 
     def judgement(self, exact: bool, most: int) -> Judgement:
+        """What is found, looked at again coordinate by coordinate where their sizes lie far apart."""
+        found = self._judgement(exact, most)
+        if exact and found.verdict is Verdict.INSIDE and not self.land.low and self._spread() < _SPREAD:
+            return self._fine() or found
+        return found
+
+    def _spread(self) -> float:
+        """The smallest of all coordinates of gradients that were met and are not zero, relative to the largest."""
+        sizes = np.abs(np.stack([self.found.gradient, *(s.gradient for s in self.nearby[:20])])).max(axis=0)
+        return float(sizes[sizes > 0].min(initial=np.inf) / (sizes.max(initial=0.0) or 1.0))
+
+    def _fine(self) -> Judgement | None:
+        """Outside in some coordinate that is small beside the others: by the exact pieces alone."""
+        pieces = self.pieces or pieces_of(self.land.parameters, self.land.value, branches=150, work=_SHORT)
+        if pieces is None or not pieces.complete or not len(pieces.proved) or pieces.rounded:
+            return None
+        vertices = np.concatenate([pieces.proved, pieces.possible])
+        sizes = np.abs(vertices).max(axis=0)
+        sizes = np.where(sizes > 0, sizes, sizes.max(initial=0.0) or 1.0)
+        scaled, target = vertices / sizes, self.found.gradient / sizes
+        out = target - nearest(target, scaled) @ scaled
+        distance = float(np.abs(out).max(initial=0.0))
+        if distance <= _FINE:
+            return None
+        return Judgement(Verdict.OUTSIDE, distance, BY_COORDINATE, "outside in a coordinate that is small beside others")
+
+    def _judgement(self, exact: bool, most: int) -> Judgement:
         if not self.found.finite:
             return Judgement(Verdict.NOT_LIPSCHITZ, note="the gradient or the value is not finite")
         if self.land.total == 0:

@@ -13,12 +13,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import fxcheck
 from fxcheck.runtime import conclude
+from tests.runtime.models import Scalars, step_of
 from tests.soundness.families import FAMILIES, Net, Plan, Point, Step
 from tests.soundness.families.draft import MOST_PARAMETERS
 from tests.soundness.families.operations import parameters_of
 from tests.soundness.families.points import point_of
+from tests.soundness.hints import hints_from
 from tests.soundness.laboratory import CRASHED, REFUSED, CaseRecord, outcome, run_network
+from tests.soundness.oracle import BY_COORDINATE, Verdict, judge
+from tests.soundness.paths import FIRST, SECOND
 from tests.soundness.shrink import shrink, source_of_test
 from tests.soundness.tally import Tally
 
@@ -83,7 +88,8 @@ def test_the_oracle_does_not_contradict_itself(slice_of_all: Tally) -> None:
 def test_the_slice_takes_every_path_of_the_checker(slice_of_all: Tally) -> None:
     words = {word for word, _ in slice_of_all.paths}
     wanted = {"static smooth", "static T4", "static T6", "T1", "T5", "Algorithm 1", "Algorithm 2", "closed form",
-              "rows by backward", "T_j", "T_j by backward", "frozen", "pre-check"}  # fmt: skip
+              "rows by backward", "T_j", "T_j by backward", "frozen", "pre-check", FIRST, SECOND, "joint condition",
+              "decomposition", "zero rows dropped", "parts: 1", "parts: 2", "parts: 3 or 4"}  # fmt: skip
     assert wanted <= words, wanted - words
 
 
@@ -93,7 +99,7 @@ def test_the_slice_takes_every_path_of_the_checker(slice_of_all: Tally) -> None:
     [
         ("LP", "rows:tied pools of few channels", 3), ("LP", "rows:one layer, two activations", 3),
         ("LP", "rows:maxima across channels", 5), ("Algorithm 2", "theorem:Algorithm 2", 1), ("T1", "theorem:T1", 0),
-        ("T5", "theorem:T5", 0),
+        ("T5", "theorem:T5", 0), ("sketch", "replay:more parameters than coordinates", 0),
     ],
 )  # fmt: skip
 def test_a_path_is_taken_and_right(word: str, name: str, seed: int) -> None:
@@ -180,6 +186,45 @@ def test_tallies_add_up() -> None:
     assert parts[0].cells == both.cells and parts[0].distinct == both.distinct and parts[0].cases == both.cases
     assert [t.title for t in both.tables()] == [t.title for t in parts[0].tables()]
     assert "| act:relu |" in "\n".join(t.markdown() for t in both.tables())
+
+
+def test_what_is_owed_to_deciding_all_layers_together_is_counted_with_its_weight() -> None:
+    """Of 8 right gradients, one is certified layer by layer; three are judged of a sample of one in five without a touch."""
+    tally = Tally()
+    tally.add([
+        CaseRecord("certified", oracle="inside", touched=1),
+        CaseRecord("certified", oracle="inside", touched=1, owed_to=SECOND),
+        CaseRecord("certified", oracle="inside", owed_to=FIRST, weight=5),
+        CaseRecord("uncertified", oracle="inside", ties=1, owed_to=FIRST),
+        CaseRecord("certified", oracle="unsure", touched=1),
+    ])  # fmt: skip
+    rows = {name: (every, hits) for name, every, hits in tally._before_and_after().rows}
+    assert rows == {
+        "without the joint condition": ("1 (12.5%)", "1 (33.3%)"), "joint_seconds=0": ("6 (75.0%)", "1 (33.3%)"),
+        "first look only": ("6 (75.0%)", "1 (33.3%)"), "as it is": ("7 (87.5%)", "2 (66.7%)"),
+    }  # fmt: skip
+
+
+def test_a_decomposition_hints_at_each_of_its_directions_alone() -> None:
+    """|w1| + |w2| at 0 is a mixture of gradients on two sides; the layers' own directions would be one hint."""
+    model, one = Scalars(lambda s, x: (s.w * x).abs().sum(), w=[0.0, 0.0]), torch.ones(1, dtype=torch.float64)
+    step = step_of(fxcheck.instrument(model, (one,)), one)
+    hints = hints_from(step.certificate, list(model.named_parameters()))
+    assert len(hints) == 2 and all(len(hint) == 1 for hint in hints)
+    (a,), (b,) = hints
+    assert (a.shape, abs(a).max()) == ((2,), 1) and (a * b < 0).all()
+
+
+def test_a_small_coordinate_is_judged_by_its_own_size() -> None:
+    """AD gives 0 where both sides have slope 1e-9, beside a coordinate of size 1."""
+    a, b = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    one = torch.ones(1, dtype=torch.float64)
+
+    def value() -> torch.Tensor:
+        return (b * one + 1e-9 * (torch.relu(a * one) - torch.relu(-(a * one)))).sum()
+
+    found = judge([a, b], value)
+    assert (found.verdict, found.by) == (Verdict.OUTSIDE, BY_COORDINATE)
 
 
 def test_a_gradient_that_is_not_the_networks_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

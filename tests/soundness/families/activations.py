@@ -50,9 +50,9 @@ def prelu(rng: random.Random) -> Plan:
     return around(rng, "prelu")
 
 
-@family("act:clamp by a parameter", refused=True)
+@family("act:clamp by a parameter")
 def clamp_by(rng: random.Random) -> Plan:
-    """A bound that is trained makes it a max of tensors."""
+    """A bound that is trained makes it a max of tensors, which splits."""
     d = Draft(rng, FLAT)
     d.affine()
     d.add("clamp_by", args=("entry",))

@@ -121,4 +121,5 @@ class Draft:
             if step.name in needed:
                 kept.append(step)
                 needed |= {*step.on, *([step.of] if step.of else [])}
+        kept.sort(key=lambda step: step.name != self.last)  # the output comes last
         return Plan(self.shapes, tuple(reversed(kept)), **{**self.options, **options})

@@ -234,6 +234,7 @@ _JOINT: dict[str, Op] = {
                    lambda on, out: nn.Linear(out, on[0].shape[-1], False)),
     "fmin": _of_all(torch.fmin), "clamp_above": _of_all(lambda a, b: a.clamp(min=b)),
     "clamp_below": _of_all(lambda a, b: a.clamp(max=b)),
+    "clamp_in_place": _of_all(lambda a, b: (1 * a).clamp_(min=b)),
     "plus_max": _whole(lambda v: v.max()), "plus_min": _whole(lambda v: v.min()),
     "plus_amax": _whole(lambda v: v.amax()), "plus_amin": _whole(lambda v: v.amin()),
     "amax_kept": _over(lambda v, dim: v.amax(dim, keepdim=True)), "amin_kept": _over(lambda v, dim: v.amin(dim, keepdim=True)),

@@ -122,7 +122,7 @@ class Net(nn.Module):
         for step in self.plan.steps:
             values[step.name] = OPS[step.op].run(self._part(step), [values[n] for n in step.on], *step.args)
         output = _rows(values[self.plan.steps[-1].name])
-        return (output, _rows(values[self.plan.beside])) if self.plan.beside else output
+        return (output, values[self.plan.beside]) if self.plan.beside else output
 
     def train(self, mode: bool = True) -> Net:
         super().train(mode)

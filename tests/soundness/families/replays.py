@@ -62,8 +62,8 @@ def pools(rng: random.Random) -> Plan:
 @family("replay:micro-batches")
 def micro_batches(rng: random.Random) -> Plan:
     """Forwards of one step that pull shared weights to opposite sides; sometimes the last one reaches no loss."""
-    shape = rng.choice([(1, 2), (2, 2), (1, 1)])
-    d = Draft(rng, shape, weights=ZEROS, forwards=rng.choice([2, 2, 3]), unused=int(rng.random() < 0.2))
+    d = Draft(rng, rng.choice([(1, 2), (2, 2), (1, 1)]), weights=ZEROS, forwards=rng.choice([2, 2, 3]))
+    d.options["unused"] = int(rng.random() < 0.2)
     first = d.add("linear", args=(d.shape()[1], rng.random() < 0.3))
     y = d.act("relu", "leaky_relu", "abs", "h", "hardtanh")
     kind = rng.random()
@@ -91,20 +91,17 @@ def random_numbers(rng: random.Random) -> Plan:
 
 @family("replay:in place on views")
 def views(rng: random.Random) -> Plan:
-    """Half of the features is overwritten through a view, between uses of one layer."""
+    """Every second feature is overwritten through a view, where other names see it: nothing can be put in its place."""
     d = Draft(rng, (rng.choice([1, 2, 3]), 2), weights=ZEROS)
-    y = d.add("linear", args=(2, rng.random() < 0.4))
-    ops = ("relu_on_view", "abs_on_view", "abs_on_view", "hardtanh_on_view")
-    z = d.add(rng.choice(ops), y)
-    kind = rng.random()
-    if kind < 0.6:
-        mixed = d.add("skew", z, args=(rng.choice([1, -1]), 1)) if rng.random() < 0.6 else d.add("flip", z, args=(1,))
-        again = d.add("add", mixed, rng.choice([y, z]), args=(rng.choice([1, -1, 2]),))
-        last = d.add(rng.choice([*ops, "abs", "relu"]), again)
-    else:
-        last = d.act("relu", "abs", on=_shared(d, z, y))
-    if rng.random() < 0.7:
-        d.add("add", last, z, args=(rng.choice([-1, -2, 1]),))
+    y = d.add("linear", args=(1, rng.random() < 0.3))
+    pair = d.add("cat", y, y) if rng.random() < 0.6 else d.add("linear", "x0", args=(2, rng.random() < 0.3))
+    ops = ("relu_on_view", "abs_on_view", "abs_on_view", "abs_on_view", "hardtanh_on_view")
+    z = d.add(rng.choice(ops), pair)
+    turned, k = d.add("flip", z, args=(1,)), rng.choice([1, 2, 2, 3])
+    again = d.add("add", *rng.sample([turned, z], 2), args=(rng.choice([k, -k]),))
+    last = d.add(rng.choice([*ops, "abs", "relu"]), again)
+    if rng.random() < 0.8:
+        d.add("add", last, z, args=(rng.choice([-k, -k, k]),))
     return finished(d)
 
 
@@ -116,12 +113,15 @@ def scales(rng: random.Random) -> Plan:
     first = d.add("linear", args=args)
     branches = []
     for _ in range(rng.choice([2, 2, 3])):
-        y = d.add("scale", first, args=(rng.choice([1, -1, 1e6, -1e6, 1e-6]),))
+        own = first if rng.random() < 0.6 else d.add("linear", "x0", args=args)
+        y = d.add("scale", own, args=(rng.choice([1, -1, 1e6, -1e6, 1e-6]),))
         if rng.random() < 0.4:
             y = d.add("flip", y, args=(1,))
-        a = d.act("relu", "abs", "leaky_relu", "hardtanh", "h", on=y)
+        a = d.act("relu", "abs", "leaky_relu", "h", on=y)
         if rng.random() < 0.3:
-            a = d.add(rng.choice(["maximum", "minimum", "max2"]), a, first)
+            a = d.add(rng.choice(["maximum", "minimum", "max2"]), a, own)
+        if rng.random() < 0.4:
+            a = d.add("add", a, d.add("relu", d.add("scale", y, args=(-1,))), args=(rng.choice([-1, 1]),))
         branches.append(d.add("scale", a, args=(rng.choice([1, 1, 1e6, -1e-6, 1e-6]),)))
     y = branches[0]
     for b in branches[1:]:
@@ -133,17 +133,17 @@ def scales(rng: random.Random) -> Plan:
 @family("replay:more parameters than coordinates")
 def sketched(rng: random.Random) -> Plan:
     """A parameter with thousands of entries of which a few are read, so that gradients are sketched."""
-    d = Draft(rng, (rng.choice([1, 2]), rng.choice([1, 2])), weights=ZEROS)
-    factor = rng.random() < 0.3
+    d = Draft(rng, (rng.choice([1, 2]), rng.choice([1, 2, 3])), weights=ZEROS)
+    factor = rng.random() < 0.2
     near = d.add("wide", "x0", args=(0, factor))
     far = d.add("wide", rng.choice(["x0", "x0", near]), args=(1, factor), of=near)
     if rng.random() < 0.3:
         far = d.add("linear", far, args=(d.shape(far)[1], False))
     kind = rng.random()
-    if kind < 0.5:
-        op = rng.choice(["max2", "max2", "maximum", "minimum"])
+    if kind < 0.6:
+        op = rng.choice(["max2", "max2", "max2", "maximum", "minimum"])
         a = d.add(op, near, far)
-        d.combine(a, d.add(rng.choice([op, "max2"]), far, near)) if rng.random() < 0.7 else d.add("relu", a)
+        d.combine(a, d.add(op, far, near)) if rng.random() < 0.8 else d.add("relu", a)
     else:
         a, b = d.act("relu", "abs", "h", on=near), d.act("relu", "abs", "h", on=far)
         y = d.add("add", a, b, args=(rng.choice([1, -1]),))
@@ -154,21 +154,24 @@ def sketched(rng: random.Random) -> Plan:
 
 @family("replay:outputs without a gradient")
 def partly_used(rng: random.Random) -> Plan:
-    """A second output that no loss uses, computed before or behind the first one."""
+    """A second output that no loss uses: one of the terms that the first one is made of, or something else."""
     d = Draft(rng, (rng.choice([1, 2, 3]), 2), weights=ZEROS)
-    first = d.add("linear", args=(2, rng.random() < 0.3))
-    y = d.act("relu", "abs", "leaky_relu", "hardtanh")
-    z = d.act("relu", "abs", on=_shared(d, y, first))
-    m = d.add(rng.choice(["maximum", "max2", "minimum"]), y, d.add("flip", y, args=(1,)))
-    d.last, d.options["beside"] = rng.sample([y, z, m], 2)
-    plan = finished(d)
-    return plan if plan.steps[-1].name == d.last else replace(plan, steps=(*plan.steps, *_as_last(d)))
-
-
-def _as_last(d: Draft) -> tuple:
-    """A step that ends the plan with the output that losses use."""
-    name = d.add("scale", d.last, args=(1,))
-    return tuple(s for s in d.steps if s.name == name)
+    y, args = "", (rng.choice([1, 2]), rng.random() < 0.2)
+    terms, total = [], ""
+    for _ in range(rng.choice([2, 3, 3])):
+        again = d.add("linear", "x0", args=args, of=y)
+        y = y or again
+        turned = d.add("scale", again, args=(rng.choice([1, -1, 2, -2]),))
+        if rng.random() < 0.3:
+            turned = d.add("skew", turned, args=(1, 1))
+        terms.append(d.act("relu", "relu", "relu", "abs", "h", on=turned))
+        k = rng.choice([1, -1, 2, -2, 3, -3])
+        total = d.add("add", total, terms[-1], args=(k,)) if total else terms[-1]
+    d.last = total
+    if rng.random() < 0.2:
+        d.add(rng.choice(["maximum", "max2", "minimum"]), total, d.add("flip", terms[1], args=(1,)))
+    d.options["beside"] = rng.choice([*terms, *terms, y])
+    return finished(d)
 
 
 @family("replay:a buffer that counts")

@@ -11,7 +11,7 @@ from tests.soundness.families.plan import Plan
 from tests.soundness.families.registry import FAMILIES, Family, family
 from tests.soundness.families.sharing import ZEROS, finished
 
-BETWEEN = ("maximum", "minimum", "fmax", "fmin", "clamp_above", "clamp_below", "max2")
+BETWEEN = ("maximum", "minimum", "fmax", "fmin", "clamp_above", "clamp_below", "clamp_in_place", "max2")
 OVER = ("amax", "amin", "max_dim", "min_dim")
 KEPT = ("amax_kept", "amin_kept", "plus_max", "plus_min", "plus_amax", "plus_amin")
 CLARKE = ("abs", "abs", "softshrink", "maximum_0", "hardtanh")

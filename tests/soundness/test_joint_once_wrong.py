@@ -1,0 +1,127 @@
+"""Steps that were decided as a whole and certified wrongly, each the smallest that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.records.step import StepResult
+from fxcheck.runtime.derivatives import SKETCH
+from tests.runtime.models import Scalars
+from tests.soundness.oracle import Verdict, judge
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def widest(*values: Tensor) -> Tensor:
+    return torch.stack(values).max(0).values
+
+
+def assert_not_certified(
+    model: nn.Module, loss: Callable[[Any], Tensor] = torch.sum, begin: Callable[[], Any] = lambda: None
+) -> None:
+    """The oracle says that backward is wrong, and the step is not certified.
+
+    Args:
+        model: takes one input.
+        loss: of its output.
+        begin: sets the model's buffers to where a step begins.
+    """
+    def value() -> Tensor:
+        begin()
+        return loss(model(ONE))
+
+    assert judge(list(model.parameters()), value).verdict is Verdict.OUTSIDE, "the case must be a trap"
+    step = _step(model, loss, begin)
+    assert step.verdict == "uncertified", f"{step.theorem}, {step.subdifferential}"
+
+
+def _step(model: nn.Module, loss: Callable[[Any], Tensor], begin: Callable[[], Any] = lambda: None) -> StepResult:
+    checked = fxcheck.instrument(model, (ONE,))
+    begin()
+    with checked.step() as step:
+        loss(checked(ONE)).backward()
+    return step
+
+
+Pair = Callable[[Tensor, Tensor], Tensor]
+PAIRS: dict[str, Pair] = {
+    "max(a, b) - max(b, a)": lambda a, b: widest(a, b) - widest(b, a),
+    "max(a, b) - maximum(a, b)": lambda a, b: widest(a, b) - torch.maximum(a, b),
+}
+"""0, where AD does not give 0."""
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("first", range(6))
+def test_gradients_that_a_sketch_makes_equal_are_not_equal(name: str, first: int) -> None:
+    """a and b are entries of one parameter that come into one coordinate of a sketch, with one sign or with two."""
+    pair = PAIRS[name]
+    twin = Scalars(lambda s, x: pair(s.a, s.b) * x, a=0.0, b=0.0)
+    assert judge(list(twin.parameters()), lambda: twin(ONE).sum()).verdict is Verdict.OUTSIDE
+    model = Scalars(lambda s, x: pair(s.w[first], s.w[first + SKETCH]) * x, w=[0.0] * (SKETCH + 8))
+    assert _step(model, torch.sum).verdict == "uncertified"
+
+
+def _absolute_values_in_place(s: Scalars, x: Tensor) -> Tensor:
+    y = (s.w * x).reshape(1, 1)
+    pair = torch.cat([y, y], 1) * 1
+    pair[:, 1:].abs_()
+    outer = torch.cat([2 * pair[:, :1] + pair[:, 1:], y], 1)
+    outer[:, :1].abs_()
+    return outer[:, :1] - 2 * pair[:, 1:]
+
+
+def test_what_cannot_be_chosen_for_is_on_no_side() -> None:
+    """|2w + |w|| - 2|w| = w with absolute values through views: AD's 0 is neither slope, and nothing can stand in its place."""
+    assert_not_certified(Scalars(_absolute_values_in_place, w=0.0))
+
+
+class Warmed(nn.Module):
+    """relu(w - t) - relu(-w - t), t the forwards before this one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("t", -ONE.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.t.add_(1)
+        return F.relu(self.w * x - self.t) - F.relu(-self.w * x - self.t)
+
+
+def test_a_forward_is_run_again_with_the_buffers_it_had() -> None:
+    """w at the first forward, where AD gives 0; the second one has the same output and touches nothing."""
+    model = Warmed()
+    assert_not_certified(model, begin=lambda: model.t.fill_(-1))
+
+
+def _terms(s: Scalars, x: Tensor) -> tuple[Tensor, Tensor]:
+    """relu(w), relu(-w) - 1.5 relu(w)."""
+    y = s.w * x
+    return F.relu(y.reshape(1, 1)), F.relu(-y.reshape(1, 1, 1)).reshape(1, 1) - 1.5 * F.relu(y[:1].reshape(1, 1))
+
+
+RETURNED: dict[str, tuple[Callable[[Tensor, Tensor], tuple[Tensor, ...]], Callable[[Any], Tensor]]] = {
+    "features, and the result made of them": (lambda a, b: (a, a + b), lambda out: out[1].sum()),
+    "one output twice": (lambda a, b: (a, a, b), lambda out: (out[0] + out[2]).sum()),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_an_outputs_gradient_is_counted_once(name: str) -> None:
+    """-w / 2 and -w on the two sides of 0, and AD gives 0; the gradient that reaches a is also part of what reaches a + b."""
+    outputs, loss = RETURNED[name]
+    assert_not_certified(Scalars(lambda s, x: outputs(*_terms(s, x)), w=[0.0]), loss)
+
+
+def test_a_clamp_by_a_parameter_in_place_gives_a_verdict() -> None:
+    """The second look does not break the training loop."""
+    model = Scalars(lambda s, x: (s.w * x).clamp_(min=s.v * x), w=[0.0], v=[0.0])
+    assert _step(model, torch.sum).verdict in ("certified", "uncertified")
