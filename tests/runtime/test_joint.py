@@ -285,3 +285,14 @@ def test_shares_of_equal_entries_are_added_up() -> None:
     step = step_of(fxcheck.instrument(model, (x,)), x)
     (mixture,) = [b for b in step.certificate.blocks if b.claim == "mixture"]
     assert step.verdict == "certified" and len(mixture.weights) >= 2
+
+
+def test_a_touch_under_a_tie_at_the_flat_value_is_held_to_ads_side() -> None:
+    """|w| as a pool over two ReLUs: right, and left undecided; with maximum it is shown (theory 5.9)."""
+    def pooled(s: Scalars, x: Tensor) -> Tensor:
+        return F.max_pool1d(F.relu(torch.cat([s.w * x, -s.w * x]))[None], 2)
+
+    step = step_of(fxcheck.instrument(Scalars(pooled, w=0.0), (ONE,)), ONE)
+    assert step.verdict == "uncertified" and step.reason == "infeasible"
+    step = step_of(fxcheck.instrument(Scalars(lambda s, x: torch.maximum(s.w * x, -s.w * x), w=0.0), (ONE,)), ONE)
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke")
