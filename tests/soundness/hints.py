@@ -22,14 +22,14 @@ def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) ->
 
     Returns:
         One hint for the layers' own directions, last layers first, since they move most; or one for each part of a
-        gradient that was decided as a whole. None for directions in a sketch.
+        gradient that was decided as a whole. None for directions in a sketch or a subspace.
     """
     offsets, total = {}, 0
     for name, p in named:
         offsets[name] = (total, p.numel() // (p.shape[0] if p.dim() else 1))
         total += p.numel()
     blocks = [b for b in certificate.blocks if b.direction is not None and b.coordinates]
-    if any(b.coordinates[0].startswith("sketch[") for b in blocks):
+    if any(b.coordinates[0].startswith(("sketch[", "vector[")) for b in blocks):
         return []
     whole = [b for b in blocks if b.layer == "all layers together" or b.layer.startswith("part ")]
     if whole:
