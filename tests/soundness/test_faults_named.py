@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fxcheck.runtime.joint import LAYER
 from tests.runtime.test_traps_at_run_time import (
     PAIR,
     SAWTOOTH,
@@ -44,7 +45,8 @@ def test_a_parameter_of_a_parallel_layer_is_not_fresh() -> None:
 def test_rows_show_fresh_coordinates_only() -> None:
     step = run(PARALLEL)
     assert step is not None and step.reason == "infeasible", "the second layer's rows, on v, are v > 0 and -v > 0"
-    assert {b.coordinates for b in step.certificate.blocks if b.claim == "multipliers"} == {("v[0]",)}
+    own = [b for b in step.certificate.blocks if b.claim == "multipliers" and b.layer != LAYER]
+    assert {b.coordinates for b in own} == {("v[0]",)}
     assert_not_certified(PARALLEL)
 
 
@@ -109,9 +111,12 @@ def test_position_wise_parameters_of_a_normalisation_tell_positions_apart() -> N
 
 
 def test_t5_says_nothing_about_dependent_columns() -> None:
-    """|w| + |-w| without a bias: the gradient is right, but neither T5 nor T8 shows it."""
-    step = run(Case("", of(lambda s, x: F.linear(x, s.w).abs(), w=[[0.0]]), PAIR))
+    """|w| + |-w| without a bias: the gradient is right, but neither T5 nor T8 shows it; a mixture does."""
+    model = of(lambda s, x: F.linear(x, s.w).abs(), w=[[0.0]])
+    step = run(Case("", model, PAIR, options={"joint_seconds": 0}))
     assert step is not None and (step.verdict, step.reason) == ("uncertified", "undecided")
+    step = run(Case("", model, PAIR))
+    assert step is not None and (step.theorem, step.subdifferential) == ("joint", "clarke")
 
 
 def test_gamma_0_leaves_rows_on_gamma_alone() -> None:
