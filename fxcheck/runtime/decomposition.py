@@ -91,10 +91,10 @@ class _Search:
             added = [self._add(v) for v in self._directions(separating, tries)]
             if not any(added):
                 continue
-            found = balance(self._coefficients(), self._terms())
+            found = balance(self._coefficients(), self._balanced_terms())
             if found.weights is not None:
                 return self._kept(found.weights)
-            separating = found.direction
+            separating = None if self.coordinates.is_sketch else found.direction
             if len(self.columns) >= _MOST_COLUMNS:
                 break
         return Mixture(self.columns, None, self._terms(), self._coefficients(), self._why_not())
@@ -104,6 +104,11 @@ class _Search:
         lengths = np.linalg.norm(rows, axis=1)
         errors = np.array([v.error for v in self.vectors])
         return LinearSystem(rows, np.divide(errors, lengths, out=np.zeros_like(errors), where=lengths > 0))
+
+    def _balanced_terms(self) -> LinearSystem:
+        """What weights must cancel; in a sketch each gradient by itself, since chosen weights may cancel images alone."""
+        count = len(self.vectors)
+        return LinearSystem(np.eye(count), np.zeros(count)) if self.coordinates.is_sketch else self._terms()
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))
