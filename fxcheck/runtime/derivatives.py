@@ -4,7 +4,8 @@ A model with few parameters keeps all coordinates. Otherwise a direction v = S^T
 sketch: then <a, v> = <S a, z>, so that the rows S a decide, exactly, whether such a v exists. Restricting v is always sound,
 and as long as d is at least the rank of the rows it loses none of them, but for accidents of probability zero. Each parameter
 entry has a random weight, of either sign, in one of d sums; weights are drawn from a continuum, so that different gradients
-have different images, and what vanishes in the image vanishes, but for such accidents too.
+have different images, but for such accidents too. Combinations whose weights are chosen afterwards may vanish in the image
+alone, so no mixture is judged by it.
 """
 
 from __future__ import annotations

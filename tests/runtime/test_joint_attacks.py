@@ -241,3 +241,15 @@ def test_a_running_minimum_is_chosen_at_its_own_place() -> None:
     with checked.step() as step:
         checked.loss(x).backward()
     assert step.verdict == "uncertified"
+
+
+@pytest.mark.parametrize("i", range(6))
+def test_weights_that_cancel_images_in_a_sketch_do_not_cancel_gradients(i: int) -> None:
+    """max(a, b) with AD's gradient 0, outside the segment between its sides; both entries meet in one sum of the sketch."""
+    def larger(s: Scalars, x: Tensor) -> Tensor:
+        a, b = s.w[i] * x, s.w[i + SKETCH] * x
+        positive, negative = torch.relu(b), torch.relu((-b).reshape(1, 1)).reshape(1)
+        return positive - negative + torch.relu((a - b).reshape(1, 1, 1)).reshape(1)
+
+    x = torch.ones(1, dtype=torch.float64)
+    assert step_of(fxcheck.instrument(Scalars(larger, w=[0.0] * (SKETCH + 8)), (x,)), x).verdict == "uncertified"
