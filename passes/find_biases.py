@@ -276,9 +276,19 @@ def _is_operand(value: Any) -> bool:
     return isinstance(value, Ref) or _is_number(value)
 
 
+_ONCE = frozenset({
+    "view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "mT", "flatten", "unflatten", "squeeze",
+    "unsqueeze", "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "cat", "concat",
+    "concatenate", "stack", "hstack", "vstack", "dstack", "flip", "fliplr", "flipud", "roll", "rot90", "movedim", "moveaxis",
+    "swapaxes", "swapdims", "clone", "contiguous", "alias", "to", "_to_copy", "type_as", "diagonal", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "constant_pad_nd", "zero_pad2d", "expand",
+})  # fmt: skip
+"""Structural operators that place each entry at most once; ``expand`` repeats all of them equally often."""
+
+
 def _may_repeat(op: str) -> bool:
-    """Structural operators that may read one entry many times while the output is not larger."""
-    return any(word in op for word in ("index", "gather", "take", "embedding", "unfold", "im2col", "strided"))
+    """Any other structural operator may read one entry many times while its output is not larger."""
+    return op.startswith("aten.") and op.split(".")[1] not in _ONCE
 
 
 _ENTRY_ARGUMENTS = ("self", "other", "value", "values", "src", "source")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fxcheck
 from fxcheck.api import analyze
 
 
@@ -106,3 +108,23 @@ def test_the_five_theorems_are_named_where_they_apply() -> None:
     with_dropout = nn.Sequential(nn.Linear(6, 5), nn.ReLU6(), nn.Dropout(), nn.Linear(5, 4), nn.ReLU6())
     assert analyze(with_dropout, x).theorem == "T8"
     assert analyze(mlp(nn.SiLU()), x).theorem is None
+
+
+@pytest.mark.parametrize("repeat", [
+    lambda y: y[:, :2].repeat_interleave(torch.tensor([3, 1]), 1, output_size=4),
+    lambda y: torch.where(torch.ones(1, 4) > 0, y[:, :1], y[:, :1] * 0 + 5),
+    lambda y: F.interpolate(y[:, None, :2, None].expand(-1, -1, -1, 4), size=(4, 2)).flatten(1)[:, :4],
+    lambda y: F.pad(y[:, None], (3, 3), mode="reflect")[:, 0, 1:5],
+], ids=["repeat_interleave", "where", "interpolate", "reflect"])  # fmt: skip
+def test_t1_is_not_named_where_an_operator_may_repeat_a_bias_entry(repeat) -> None:
+    """The result is not larger than the bias, yet several of its entries share one."""
+    class Repeats(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.hardtanh(repeat(x * 0 + self.b) + x)
+
+    report = fxcheck.analyze(Repeats(), torch.zeros(1, 4), batch_size=1)
+    assert report.theorem != "T1" and report.verdict != "certified"
