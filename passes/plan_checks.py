@@ -46,7 +46,7 @@ def plan_checks(
     if static:
         name = deciding.theorem or "smooth"
         return CheckPlan((), (), facts.parameters, name, False, False, _carried(facts), (), classified.assumptions)
-    planner = _Planner(facts, structured, deciding.theorem, deciding.theorem == "joint")
+    planner = _Planner(facts, structured, deciding.theorem)
     planner.add_all()
     return CheckPlan(
         tuple(planner.checks), tuple(planner.groups), facts.parameters, None, planner.joint, fallback is not None,
@@ -66,7 +66,7 @@ def plan_jointly(facts: Annotated, structured: Structured, plan: CheckPlan) -> C
     """
     if plan.joint:
         return plan
-    planner = _Planner(facts, structured, "joint", True)
+    planner = _Planner(facts, structured, "joint")
     planner.add_all()
     return replace(plan, checks=tuple(planner.checks), groups=(), joint=True, one_sample=False)
 
@@ -93,7 +93,10 @@ class _Planner:
     facts: Annotated
     structured: Structured
     theorem: str | None
-    joint: bool
+
+    @property
+    def joint(self) -> bool:
+        return self.theorem == "joint"
 
     def __post_init__(self) -> None:
         self.checks: list[Check] = []

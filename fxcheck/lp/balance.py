@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxcheck.lp import glop
+from fxcheck.lp.feasibility import shorten
 from fxcheck.lp.prechecks import distinct_rows
 from fxcheck.lp.verify import mixes_to_zero
 from fxcheck.records.system import LinearSystem
@@ -41,7 +42,7 @@ def balance(coefficients: np.ndarray, terms: LinearSystem) -> Balance:
     if not vectors.any(axis=1).all():  # they cancel in floats, though not term by term
         return _if_mixing(coefficients, terms, (~vectors.any(axis=1)).astype(np.float64)) or Balance()
     rows = distinct_rows(LinearSystem(vectors, np.zeros(len(vectors))))
-    unit, basis = _shortened(rows.unit)
+    unit, basis = shorten(rows.unit)
     claims = glop.solve([unit])
     if claims is None:
         return Balance()
@@ -55,14 +56,6 @@ def _if_mixing(coefficients: np.ndarray, terms: LinearSystem, weights: np.ndarra
     if not 0 < total < np.inf:
         return None
     return Balance(weights / total) if mixes_to_zero(weights / total, coefficients, terms.rows, terms.row_error) else None
-
-
-def _shortened(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """In an orthonormal basis of the span, where that is shorter: only the span matters."""
-    if unit.shape[1] <= unit.shape[0]:
-        return unit, None
-    basis, triangle = np.linalg.qr(unit.T)
-    return np.where(np.abs(triangle.T) < 1e-13, 0.0, triangle.T), basis
 
 
 def _polished(unit: np.ndarray, duals: np.ndarray) -> np.ndarray:

@@ -159,7 +159,7 @@ def _batches(left: Sequence[tuple[int, DistinctRows]]) -> Iterator[list[tuple[in
 
 def _settle_by_program(batch: Sequence[tuple[int, DistinctRows]], clock: _Clock) -> Iterator[tuple[int, Decision]]:
     with clock("lp"):
-        shortened = [_shorten(rows.unit) for _, rows in batch]
+        shortened = [shorten(rows.unit) for _, rows in batch]
         claims = _claims([block for block, _ in shortened])
     for (index, rows), (_, basis), claim in zip(batch, shortened, claims, strict=True):
         if claim is None:
@@ -169,7 +169,7 @@ def _settle_by_program(batch: Sequence[tuple[int, DistinctRows]], clock: _Clock)
             yield index, _judge(rows, basis, claim, clock)
 
 
-def _shorten(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def shorten(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows in an orthonormal basis of their span when they are longer than many: only the span matters."""
     if unit.shape[1] <= unit.shape[0] or unit.size > _LARGEST_SPAN:
         return unit, None

@@ -207,18 +207,17 @@ class CheckedModule(nn.Module):
         if program.is_static:
             output = self._plain(args, kwargs, call, with_loss)
         else:
-            inputs = {n: v for n, v in zip(program.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+            started = time.perf_counter()
             forward = Forward.about_to_run(program, call)
-            collector = Collector(
-                program.plan, PositionClasses(program.study.facts, inputs), program.history, session.seconds
-            )
+            session.spend("other", started)
+            classes = PositionClasses(program.study.facts, program.named_inputs(leaves))
+            collector = Collector(program.plan, classes, program.history, session.seconds)
             with collecting(collector):
                 output = program.module(*call[0], **call[1])
-            session.add_forward(program, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
+            session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
+            started = time.perf_counter()
             output = forward.has_run(output)
-            session.runs.append(forward)
-            if session.may_be_looked_at:
-                forward.keep_weights()
+            session.spend("other", started)
         started = time.perf_counter()
         _refuse_non_finite(output)
         session.spend("other", started)

@@ -88,7 +88,7 @@ def _look_again(step: StepResult, joint: Joint) -> None:
 
 def _joint_certificate(step: StepResult, joint: Joint) -> Callable[[], Certificate]:
     before, verdict = step.make_certificate, step.verdict or UNCERTIFIED
-    notes = (*([step.text] if step.text else []), *step.assumptions, *joint.notes)
+    notes = (*([step.text] if step.text else []), *step.assumptions)
 
     def make() -> Certificate:
         assert before is not None

@@ -55,7 +55,6 @@ class Joint:
     rows: dict[str, int] = field(default_factory=dict)
     """By layer: the inequalities of the joint condition."""
     blocks: list[Block] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     dropped: int = 0
     """Touches that were left out because their gradient is exactly zero."""
 

@@ -107,15 +107,15 @@ def derivatives_along(
     Raises:
         RuntimeError: an operation cannot be differentiated twice.
     """
-    weights = [g.operand.like.new_ones(len(g.entries), dtype=g.operand.like.dtype).requires_grad_() for g in groups]
+    weights = [g.operand.like.new_ones(len(g.entries)).requires_grad_() for g in groups]
+    zeros = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
     found = pulled_back(groups, weights, parameters, differentiably=True)
     with torch.enable_grad():
         parts = [(g * v.to(g.device, g.dtype)).sum(dtype=torch.float64) for g, v in zip(found, direction, strict=True)
                  if g is not None and g.requires_grad]  # fmt: skip
         if not parts:
-            return [torch.zeros(len(w), dtype=torch.float64) for w in weights]
+            return zeros
         answers = torch.autograd.grad(sum(parts[1:], parts[0]), weights, retain_graph=True, allow_unused=True)
-    zeros = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
     return [z if t is None else t.double().cpu() for t, z in zip(answers, zeros, strict=True)]
 
 

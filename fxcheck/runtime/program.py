@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -62,6 +62,10 @@ class Program:
         plan = plan_jointly(self.study.facts, self.study.structured, self.plan)
         module, chosen = insert_choices(self.captured.program, plan, self.study.graph, self.study.sources)
         return Replayed(plan, module, chosen)
+
+    def named_inputs(self, leaves: Iterable[Any]) -> dict[str, Tensor]:
+        """The tensors among the leaves of a call, by the name of their placeholder."""
+        return {n: v for n, v in zip(self.input_names, leaves, strict=False) if isinstance(v, Tensor)}
 
     @property
     def is_static(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from fxcheck.records.graph import Graph
 from fxcheck.runtime.adjoints import adjoints_of, at_points, shares_of
@@ -111,8 +112,7 @@ class Scene:
 
     def _collector(self) -> Collector:
         program = self.forward.program
-        leaves = torch.utils._pytree.tree_leaves(self.forward.call)
-        inputs = {n: v for n, v in zip(program.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+        inputs = program.named_inputs(tree_leaves(self.forward.call))
         return Collector(program.replayed.plan, PositionClasses(program.study.facts, inputs), {}, {})
 
     def _keep(self, outputs: Sequence[Tensor], watcher: Watcher, most_points: int) -> None:

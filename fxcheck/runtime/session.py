@@ -87,23 +87,33 @@ class Session:
         numbers = b"".join(n.to_bytes(8, "little", signed=True) for n in self.checksums)
         return hashlib.blake2b(numbers, digest_size=16).hexdigest()
 
-    def add_forward(self, program: Program, collector: Collector, most_gradients: int) -> None:
-        """Turn what a forward showed into rows, while its graph lives.
+    def add_forward(self, forward: Forward, collector: Collector, most_gradients: int) -> None:
+        """Take in what a forward showed, while its graph lives.
 
         Args:
-            program: what ran.
+            forward: what ran.
             collector: what its check nodes saw.
             most_gradients: backward passes that may be spent on rows and on T_j.
         """
         observed = collector.finish()
+        self.runs.append(forward)
         self.is_idle &= observed.is_idle
         for check, count in observed.counts.items():
             self.counts.setdefault(check, Count()).add(count)
-        if program.plan.joint:
+        if forward.program.plan.joint:
             self._add_to_joint(observed)
-            if not observed.is_idle:
-                self.checksums += [checksum(t) for t in (*collector.classes.inputs.values(), *program.trainable.values())]
-            return
+        else:
+            self._add_rows(forward, observed, collector, most_gradients)
+        started = time.perf_counter()
+        if self.may_be_looked_at:
+            forward.keep_weights()
+        if forward.program.plan.joint and not observed.is_idle:
+            self.checksums += [*forward.inputs, *(forward.weights or ())]
+        self.spend("other", started)
+
+    def _add_rows(self, forward: Forward, observed: Observed, collector: Collector, most_gradients: int) -> None:
+        """Turn what was seen into rows, and decide them with those of the forwards before."""
+        program = forward.program
         started = time.perf_counter()
         gradients = Gradients(program.trainable, most_gradients)
         origins = Origins(collector.classes)
@@ -122,7 +132,7 @@ class Session:
         if rows or built.columns:
             concerned = {r.group for r in rows} | {c.group for c in built.columns}
             own = [program.trainable[n] for g in program.plan.groups if g.index in concerned for n in g.fresh]
-            self.checksums += [checksum(t) for t in (*collector.classes.inputs.values(), *own)]
+            self.checksums += [*forward.inputs, *(checksum(t) for t in own)]
 
     def _add_to_joint(self, observed: Observed) -> None:
         """The joint condition is decided when the step has ended; here ties are counted, proven equal ones left out."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fxcheck.records.checks import Check, CheckKind
 from fxcheck.records.graph import Graph
@@ -53,11 +54,11 @@ class Site:
         """-1 for a minimum, whose pick must stay below the others."""
         return sign_of_maximum(self.check.operator, self.check.arguments) if self.is_max else 1.0
 
-    @property
+    @cached_property
     def members(self) -> tuple[Member, ...]:
         return tuple(dict.fromkeys(m for p in self.points for m in p.members))
 
-    @property
+    @cached_property
     def ad_choices(self) -> tuple[int, ...]:
         return tuple(p.ad for p in self.points)
 
@@ -72,15 +73,17 @@ def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site
     """
     points: dict[int, list[Point]] = {}
     flat = _kinks_that_ties_rest_on(replayed)
+
+    def add(check: Check, found: list[Point]) -> None:
+        fixed = check.index not in replayed.chosen
+        points.setdefault(check.index, []).extend([replace(p, is_fixed=True) for p in found] if fixed else found)
+
     for touches in observed.touches:
-        fixed = touches.at.check.index not in replayed.chosen
-        found = _touched(touches, lambda kink, f=fixed, g=touches.at.check.group: f or (g, kink) in flat)  # type: ignore[misc]
-        points.setdefault(touches.at.check.index, []).extend(found)
+        add(touches.at.check, _touched(touches, flat))
     for ties in observed.ties:
-        fixed = ties.at.check.index not in replayed.chosen
-        points.setdefault(ties.at.check.index, []).extend(_tied(ties, fixed))
+        add(ties.at.check, _tied(ties))
     for splits in observed.splits:
-        points.setdefault(splits.check.index, []).extend(_split(splits, splits.check.index not in replayed.chosen))
+        add(splits.check, _split(splits))
     checks = {c.index: c for c in replayed.plan.checks}
     order = sorted((i for i, held in points.items() if held), key=lambda i: (checks[i].result, i))
     upstream = reading(replayed.plan.checks, order, graph)
@@ -96,31 +99,31 @@ def _kinks_that_ties_rest_on(replayed: Replayed) -> set[tuple[int, float]]:
     return {(c.group, value) for c in replayed.plan.checks for value in c.skip}
 
 
-def _touched(touches: Touches, is_fixed: Callable[[float], bool]) -> list[Point]:
-    found = []
+def _touched(touches: Touches, flat: Collection[tuple[int, float]]) -> list[Point]:
+    found, group = [], touches.at.check.group
     for entry, which in zip(touches.entries.tolist(), touches.which.tolist(), strict=True):
         side = touches.at.check.sides[which]
         ad = {-1: LEFT, 1: RIGHT, 0: NEITHER}[side.direction]
         slopes = (side.left, side.right, side.ad)
-        fixed = is_fixed(side.kink) or any(map(math.isnan, slopes))
+        fixed = (group, side.kink) in flat or any(map(math.isnan, slopes))
         found.append(Point(entry, ((0, entry),), ad, slopes, fixed))
     return found
 
 
-def _tied(ties: Ties, fixed: bool) -> list[Point]:
+def _tied(ties: Ties) -> list[Point]:
     """Pairs of AD's pick and another entry, gathered by output."""
     members: dict[int, dict[Member, None]] = {}
     for winner, loser, output in zip(ties.winners.tolist(), ties.losers.tolist(), ties.outputs.tolist(), strict=True):
         members.setdefault(output, {(0, winner): None})[0, loser] = None
-    return [Point(output, tuple(held), 0, is_fixed=fixed) for output, held in members.items()]
+    return [Point(output, tuple(held), 0) for output, held in members.items()]
 
 
-def _split(splits: Splits, fixed: bool) -> list[Point]:
+def _split(splits: Splits) -> list[Point]:
     members: dict[int, list[Member]] = {}
     columns = (splits.outputs, splits.operands, splits.entries)
     for output, operand, entry in zip(*(c.tolist() for c in columns), strict=True):
         members.setdefault(output, []).append((operand, entry))
-    return [Point(output, tuple(held), NEITHER, is_fixed=fixed) for output, held in members.items()]
+    return [Point(output, tuple(held), NEITHER) for output, held in members.items()]
 
 
 def reading(checks: Sequence[Check], active: Collection[int], graph: Graph) -> Mapping[int, frozenset[int]]:
