@@ -16,30 +16,27 @@ from fxcheck.runtime.sites import NEITHER, Member, Site
 
 
 def adjoints_of(
-    sites: Sequence[Site], outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None],
-    results: Mapping[int, GradientEdge],
+    results: Mapping[int, GradientEdge], outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None]
 ) -> dict[int, Tensor]:
-    """d loss / d output of each site's layer, under AD's choices.
+    """d loss / d output of layers, under AD's choices.
 
     Args:
-        sites: of the forward, whose graph lives.
-        outputs: what it returned.
+        results: by check, the layer's output in the forward's graph, which lives.
+        outputs: what the forward returned.
         cotangents: d loss / d output for each of them; None where no gradient arrived.
-        results: by check, the layer's output in the graph.
 
     Returns:
         By check, a tensor of the output's shape; a layer that no gradient reaches has none.
     """
     reached = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
-    wanted = {s.check.index: results[s.check.index] for s in sites if s.check.index in results}
-    edges = list(dict.fromkeys(wanted.values()))
+    edges = list(dict.fromkeys(results.values()))
     if not edges or not reached:
         return {}
     found = torch.autograd.grad(
         [o for o, _ in reached], edges, [c for _, c in reached], retain_graph=True, allow_unused=True
     )  # fmt: skip
     arrived = dict(zip(edges, found, strict=True))
-    return {check: whole for check, edge in wanted.items() if (whole := arrived[edge]) is not None}
+    return {check: whole for check, edge in results.items() if (whole := arrived[edge]) is not None}
 
 
 def at_points(site: Site, whole: Tensor | None) -> np.ndarray:

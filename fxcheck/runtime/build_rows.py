@@ -172,6 +172,7 @@ class RowBuilder:
             row = _tie(ties, group, k)
             row.slots = ((form.weight, channel),)
             row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR
+            row.factor = None if form.norm is None else (form.norm, channel)
             row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)
             done[i] = True

@@ -22,6 +22,7 @@ from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
 from fxcheck.runtime.joint import Joint, decide_jointly
+from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
@@ -375,7 +376,8 @@ class CheckedModule(nn.Module):
         seconds = self._settings.joint_seconds
         if seconds <= 0:
             return Joint(text="it is switched off (joint_seconds=0)")
-        return decide_jointly(session.runs, seconds, session.seconds)
+        until = time.perf_counter() + seconds
+        return mix_one_layer(session, until) or decide_jointly(session.runs, until, session.seconds)
 
     def _report(self, step: StepResult) -> None:
         policy = self._settings.on_uncertified

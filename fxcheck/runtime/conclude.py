@@ -73,10 +73,10 @@ def _decide_jointly(session: Session, ranks: int, step: StepResult, look: Callab
 def _look_again(step: StepResult, joint: Joint) -> None:
     """The joint condition and the decomposition settle the step, or leave it as it was."""
     if joint.certified:
-        step.verdict, step.theorem, step.reason, step.text = CERTIFIED, "joint", None, ""
+        step.verdict, step.theorem, step.reason, step.text = CERTIFIED, joint.theorem, None, ""
         step.subdifferential = joint.subdifferential
         step.up_to_rounding = True if joint.dropped or joint.subdifferential == "clarke" else step.up_to_rounding
-        step.layers = tuple(replace(x, verdict=CERTIFIED, theorem="joint") for x in step.layers)
+        step.layers = tuple(replace(x, verdict=CERTIFIED, theorem=joint.theorem) for x in step.layers)
     else:
         both = [t for t in (step.text, joint.text) if t]
         _refuse(step, step.reason or joint.reason, "; all layers together: ".join(both))
@@ -93,7 +93,10 @@ def _joint_certificate(step: StepResult, joint: Joint) -> Callable[[], Certifica
     def make() -> Certificate:
         assert before is not None
         first = before()
-        blocks = tuple(joint.blocks) if joint.certified else (*first.blocks, *joint.blocks)
+        standing = first.blocks
+        if joint.certified:
+            standing = tuple(b for b in standing if joint.theorem == "T8" and b.claim != "multipliers")
+        blocks = (*standing, *joint.blocks)
         return Certificate(verdict, first.torch, first.digest, blocks, notes)
 
     return make

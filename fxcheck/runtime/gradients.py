@@ -76,7 +76,7 @@ class Gradients:
                 parts.append(table[index])  # type: ignore[index]
         row.slots = tuple(slots)
         row.values = np.concatenate(parts) if parts else np.empty(0)
-        row.left_out = frozenset()
+        row.left_out, row.factor = frozenset(), None
 
     def are_equal(self, at: Observation, winner: int, loser: int) -> bool:
         """Whether both entries have the same total gradient, all coordinates compared exactly (T_j)."""

@@ -49,6 +49,8 @@ class Joint:
     """What became of a step."""
 
     certified: bool = False
+    theorem: str = "joint"
+    """What certifies it; ``T8`` where the directions of the other layers stand, beside the blocks."""
     subdifferential: str | None = None
     reason: str = "undecided"
     text: str = ""
@@ -60,20 +62,20 @@ class Joint:
 
 
 def decide_jointly(
-    forwards: Sequence[Forward], seconds: float, spent: dict[str, float]
+    forwards: Sequence[Forward], until: float, spent: dict[str, float]
 ) -> Joint:
     """Decide a step whose forwards are remembered.
 
     Args:
         forwards: all forwards of the step.
-        seconds: the most time that this may take.
+        until: of ``time.perf_counter``: no more time may be taken.
         spent: wall times by stage; ``replay`` and ``decomposition`` are added to.
 
     Source: theory 5, joint condition, zero rows, witnessed decomposition.
     """
-    started = time.perf_counter()
+    started = began = time.perf_counter()
     coordinates = Coordinates(forwards[0].program.trainable)
-    budget = Budget(started + seconds)
+    budget = Budget(until)
     scenes = [Scene(f, coordinates, budget) for f in forwards]
     joint = Joint()
     stage = "replay"
@@ -90,7 +92,7 @@ def decide_jointly(
         started, stage = time.perf_counter(), "decomposition"
         _by_mixture(scenes, coordinates, joint)
     except Spent:
-        joint.text = _more(joint, f"the {seconds:g} seconds a step that this may take were not enough")
+        joint.text = _more(joint, f"the {until - began:.3g} seconds a step that this may take were not enough")
     except (NotReproduced, Unclear, FxcheckError) as error:
         joint.text = _more(joint, str(error))
     except RuntimeError as error:  # an operation without a second derivative, or no memory left

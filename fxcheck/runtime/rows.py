@@ -48,6 +48,11 @@ class Row:
     directions that do not move them."""
     exact: bool = False
     """Its membership in T_j was settled by exact backward passes, or does not arise."""
+    factor: tuple[int, int] | None = None
+    """(graph node of a normalisation, channel) whose positive scale |gamma| / sigma the values leave out; None: nothing is."""
+    forward: int = -1
+    """Of the step's forwards, which one it comes from."""
+    check: int = -1
 
     @property
     def is_zero(self) -> bool:

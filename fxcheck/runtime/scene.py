@@ -133,7 +133,8 @@ class Scene:
             yield [(s, watcher.operands[s.check.index]) for s in self.sites]
 
     def _keep_adjoints(self, outputs: Sequence[Tensor], watcher: Watcher) -> None:
-        whole = adjoints_of(self.sites, outputs, self.forward.cotangents, watcher.results)
+        results = {s.check.index: e for s in self.sites if (e := watcher.results.get(s.check.index)) is not None}
+        whole = adjoints_of(results, outputs, self.forward.cotangents)
         for site in self.sites:
             check = site.check.index
             self.adjoints[check] = at_points(site, whole.get(check))

@@ -126,7 +126,8 @@ class Session:
         self._settle(program, rows, built.columns, gradients)
         self._count_nontrivial(program, rows)
         for row in rows:
-            row.at = None
+            assert row.at is not None
+            row.forward, row.check, row.at = len(self.runs) - 1, row.at.check.index, None
         self.rows += rows
         self.columns += built.columns
         if rows or built.columns:

@@ -288,7 +288,7 @@ def test_shares_of_equal_entries_are_added_up() -> None:
 
 
 def test_a_touch_under_a_tie_at_the_flat_value_is_held_to_ads_side() -> None:
-    """|w| as a pool over two ReLUs: right, and left undecided; with maximum it is shown (theory 5.9)."""
+    """|w| as a pool over two ReLUs: right, and left undecided; with maximum it is shown (docs/theory.md 5.10)."""
     def pooled(s: Scalars, x: Tensor) -> Tensor:
         return F.max_pool1d(F.relu(torch.cat([s.w * x, -s.w * x]))[None], 2)
 

@@ -1,0 +1,143 @@
+"""One layer's picks as a mixture, where T8 alone finds no direction (docs/theory.md 5.9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.lp.recheck import recheck
+from fxcheck.records.certificate import Certificate
+from fxcheck.records.step import StepResult
+
+P, Q, R = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (2.0, 1.0, 3.0)
+"""Patches on which a convolution with weights of 1 has the value 6."""
+
+
+class Pooled(nn.Module):
+    """A convolution over patches of three numbers, and pools of two: the weights' gradients are the patches."""
+
+    def __init__(self, factors: tuple[float, ...], pools: int = 1, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, stride=3, bias=False)
+        self.norm = norm or nn.Identity()
+        self.pools = pools
+        self.register_buffer("factors", torch.tensor(factors))
+        self.double()
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        for _ in range(self.pools):
+            y = F.max_pool1d(y, 2)
+        return (y.flatten(1) * self.factors).sum()
+
+
+def patches(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64).reshape(1, 1, -1)
+
+
+def run(model: nn.Module, *batches: Tensor, **options: object) -> StepResult:
+    """One step of a forward for each batch."""
+    checked = fxcheck.instrument(model, (batches[0],), on_uncertified="record", **options)  # type: ignore[arg-type]
+    with checked.step() as step:
+        for x in batches:
+            checked(x).backward()
+    return step
+
+
+def confirmed(step: StepResult, folder: Path) -> bool:
+    step.certificate.save(folder / "step.json")
+    return recheck(Certificate.load(folder / "step.json")).confirmed
+
+
+def test_opposite_rows_that_pull_the_same_way_are_a_mixture(tmp_path: Path) -> None:
+    # max(p, q) + 3 max(q, p) = 4 max(p, q), whose subgradients are 4 times the mixtures of p and q; AD returns p + 3 q.
+    step = run(Pooled((1.0, 3.0)), patches(P, Q, Q, P))
+    assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "T8", "clarke")
+    assert step.up_to_rounding
+    claims = [b.claim for b in step.certificate.blocks]
+    assert claims.count("direction") == 2 and claims.count("mixture") == 1 and "multipliers" not in claims
+    weights = next(b.weights for b in step.certificate.blocks if b.claim == "mixture")
+    assert sorted(weights.tolist()) == pytest.approx([0.25, 0.75])
+    assert confirmed(step, tmp_path)
+
+
+def test_opposite_rows_that_pull_apart_are_none() -> None:
+    # max(p, q) - 3 max(q, p) = -2 max(p, q), and AD's p - 3 q is no mixture of -2 p and -2 q.
+    step = run(Pooled((1.0, -3.0)), patches(P, Q, Q, P))
+    assert step.verdict == "uncertified" and step.reason == "infeasible"
+
+
+def test_three_rows_that_exclude_one_another(tmp_path: Path) -> None:
+    # p > q, q > r and r > p: each two leave the third one out.
+    step = run(Pooled((2.0, 1.0, 3.0)), patches(P, Q, Q, R, R, P))
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke")
+    assert sum(b.claim == "direction" for b in step.certificate.blocks) == 3
+    assert confirmed(step, tmp_path)
+
+
+def test_three_rows_one_of_which_pulls_apart() -> None:
+    assert run(Pooled((2.0, 1.0, -3.0)), patches(P, Q, Q, R, R, P)).verdict == "uncertified"
+
+
+def test_two_micro_batches_are_one_system(tmp_path: Path) -> None:
+    step = run(Pooled((1.0,)), patches(P, Q), patches(Q, P))
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke") and confirmed(step, tmp_path)
+    model = Pooled((1.0,))
+    checked = fxcheck.instrument(model, (patches(P, Q),), on_uncertified="record")
+    with checked.step() as step:
+        (checked(patches(P, Q)) - 3 * checked(patches(Q, P))).backward()
+    assert step.verdict == "uncertified"
+
+
+def test_behind_a_normalisation_of_one_micro_batch(tmp_path: Path) -> None:
+    norm = nn.BatchNorm1d(1)
+    nn.init.constant_(norm.weight, -0.5)  # a negative scale turns the rows around, and both alike
+    # Of each pair the pool keeps the patches of value 6; those of 9 are negative behind the scale.
+    x = patches(P, Q, Q, P, (3.0, 3.0, 3.0), (3.0, 3.0, 3.0))
+    step = run(Pooled((1.0, 3.0, 0.0), norm=norm), x)
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke") and confirmed(step, tmp_path)
+
+
+def test_micro_batches_are_normalised_by_scales_of_their_own() -> None:
+    # The rows are opposite, but what they leave out is not the same: the mixture cannot be read off them.
+    others = [(3.0, 3.0, 3.0), (9.0, 3.0, 3.0)]
+    batches = [patches(P, Q, o, o) for o in others], [patches(Q, P, o, o) for o in others]
+    step = run(Pooled((1.0, 0.0), norm=nn.BatchNorm1d(1)), batches[0][0], batches[1][1])
+    assert step.theorem != "T8"
+
+
+def test_ties_behind_the_layer_may_rest_on_its_picks() -> None:
+    """Where the first pool picks otherwise, the entries that tie in the second one are equal functions no more.
+
+    The function is 3 max(p, r, q) - max(q, p) and AD returns 3 p - q; in no region does p weigh more than 2.
+    """
+    low = (0.0, 0.0, 0.0)
+    x = patches(P, R, P, Q, Q, P, low, low)
+    assert run(Pooled((3.0, -1.0), pools=2), x).verdict == "uncertified"
+
+
+def test_a_layer_behind_other_layers_is_left_to_the_joint_condition() -> None:
+    """Its rows show fresh parameters alone, and what cancels there need not cancel on earlier ones.
+
+    w0 multiplies the patches: the gradient of max(w0 p', w0 q') by w0 does not follow from the rows.
+    """
+
+    class Deep(Pooled):
+        def __init__(self) -> None:
+            super().__init__((1.0, 3.0))
+            self.w0 = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(F.max_pool1d((self.w0 * x).repeat_interleave(2, -1) * torch.tensor([1.0, 0.5]).repeat(12), 2))
+
+    assert run(Deep(), patches(P, Q, Q, P)).theorem != "T8"
+
+
+def test_no_time_no_second_look() -> None:
+    assert run(Pooled((1.0, 3.0)), patches(P, Q, Q, P), joint_seconds=0).verdict == "uncertified"
