@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from fxcheck.records.finding import Diagnostic
@@ -116,6 +117,11 @@ class Check:
     reads: tuple[int, ...] = ()
     """Further graph nodes whose values the check needs, as many as its kind asks for."""
     note: str = ""
+
+    @cached_property
+    def kinks(self) -> tuple[float, ...]:
+        """Of its sides, in their order."""
+        return tuple(s.kink for s in self.sides)
 
 
 @dataclass(frozen=True)

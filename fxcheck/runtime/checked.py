@@ -28,7 +28,7 @@ from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
-from fxcheck.runtime.signature import Inputs, State, versions
+from fxcheck.runtime.signature import Inputs, State
 from fxcheck.runtime.validate import validate
 
 OnUncertified = str | Callable[[StepResult], Any]
@@ -71,7 +71,7 @@ class CheckedModule(nn.Module):
         # Written past nn.Module.__setattr__, which would register the model under a name of its own.
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
-            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None, _opener=None,
+            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None, _opener=None, _several=True,
             _summary=Summary(exact_ties=settings.exact_ties), last_step=None, validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
             forward=torch.compiler.disable(self._forward), loss=torch.compiler.disable(self._loss),
@@ -187,10 +187,12 @@ class CheckedModule(nn.Module):
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         started = time.perf_counter()
         self._enter_thread()
-        program, call, leaves = self._program_for(args, kwargs, target, with_loss)
+        state = State.of(self._roots())
+        program, call, leaves = self._program_for(state, args, kwargs, target, with_loss)
         if self._session is None and self._opener is not None:
             self._opener(self)
-        session = self._session or Session()
+        session = self._session or Session(expects_several=False)
+        session.parameters = session.parameters or state.written
         session.joins(program, _samples(leaves))
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
@@ -248,13 +250,11 @@ class CheckedModule(nn.Module):
         return [self._model, *([loss] if isinstance(loss, nn.Module) else [])]
 
     def _program_for(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
+        self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
     ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], list[Any]]:
         """The program that fits the model's present state and these inputs; captured when there is none."""
-        roots = self._roots()
-        state = State.of(roots)
         if self._state is not None:
-            self._state.refuse_other_parameters(state, roots)
+            self._state.refuse_other_parameters(state, self._roots())
         call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
         inputs, leaves = Inputs.of(*call)
         same_kind = None
@@ -329,18 +329,18 @@ class CheckedModule(nn.Module):
         """
         if self._session is not None:
             raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
-        session, step = Session(), StepResult()
+        session, step = Session(expects_several=self._several), StepResult()
         self.__dict__.update(_session=session, _owner=threading.get_ident())
-        before = versions(self._roots())
         try:
             yield step
-            if any(p._version != version for p, version in before):
+            if any(p._version != version for p, version in session.parameters):
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
         finally:
             self.__dict__.update(_session=None, _owner=None)
+        self.__dict__.update(_several=session.forwards > 1)
         self._finish(session, step)
 
     def open_steps_with(self, opener: Callable[[CheckedModule], None] | None) -> None:

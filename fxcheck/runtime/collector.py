@@ -43,7 +43,7 @@ class Collector:
         """Called by the check node of that index."""
         started = time.perf_counter()
         self.seen.add(check)
-        _LOOK[self.plan.checks[check].kind](self, self.plan.checks[check], [v.detach() for v in values], values)
+        _LOOK[self.plan.checks[check].kind](self, self.plan.checks[check], values)
         self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
 
     def choose(self, check: int, result: Tensor) -> Tensor:
@@ -78,18 +78,18 @@ class Collector:
 
     # Kinks -------------------------------------------------------------------------------------
 
-    def _touch(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
-        y = values[0]
+    def _touch(self, check: Check, live: list[Tensor]) -> None:
+        y, kinks = live[0], check.kinks
         self.observed.count(check.index).entries += y.numel()
-        if not live[0].requires_grad:
+        if not y.requires_grad:
             return
-        kinks = [s.kink for s in check.sides]
         if not self._is_deferred(y):
             found = scan.touched(y, kinks)
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():
                 self._record_touches(check, live, found.indices, found.which)
             return
+        y = y.detach()
         masks = torch.stack([y == torch.tensor(k, dtype=y.dtype, device=y.device) for k in kinks])
         observation = self._observation(check, live, 1)
         total = y.sum(dtype=torch.float64 if y.dtype == torch.float64 else torch.float32)
@@ -102,7 +102,8 @@ class Collector:
 
         self.waiting.append((check, masks.any() | ~total.isfinite(), look))
 
-    def _bound(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+    def _bound(self, check: Check, live: list[Tensor]) -> None:
+        values = _detached(live)
         """A clamp by constant tensors: its kink is the bound's entry. Its sides come with the lower bound first."""
         y, bounds = values[0], values[1 : 1 + len(check.reads)]
         self.observed.count(check.index).entries += y.numel()
@@ -118,8 +119,8 @@ class Collector:
             if entries.numel():
                 self._record_touches(check, live, entries, torch.full_like(entries, which), skip=1 + len(check.reads))
 
-    def _guard(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
-        found = scan.touched(values[0], [s.kink for s in check.sides])
+    def _guard(self, check: Check, live: list[Tensor]) -> None:
+        found = scan.touched(live[0], check.kinks)
         self.hits.setdefault(check.unit, []).append(found.indices.cpu())
 
     def _record_touches(
@@ -143,7 +144,8 @@ class Collector:
 
     # Maxima ------------------------------------------------------------------------------------
 
-    def _windows(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+    def _windows(self, check: Check, live: list[Tensor]) -> None:
+        values = _detached(live)
         x, maxima, picks = values[:3]
         inner = self.classes.picks_behind(check.operand)
         if self.plan.joint and self.observed.ties:
@@ -165,7 +167,8 @@ class Collector:
                     touches, entries=touches.entries[winning], which=touches.which[winning]
                 )  # fmt: skip
 
-    def _dimension(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+    def _dimension(self, check: Check, live: list[Tensor]) -> None:
+        values = _detached(live)
         self._ties(check, live, lambda: ties_along(check, *values[:3]))
 
     def _ties(self, check: Check, live: list[Tensor], find: Callable[[], Any]) -> None:
@@ -188,7 +191,8 @@ class Collector:
         else:
             look()
 
-    def _split(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+    def _split(self, check: Check, live: list[Tensor]) -> None:
+        values = _detached(live)
         operands, extrema = values[:-1], values[-1]
         count = self.observed.count(check.index)
         count.entries += extrema.numel()
@@ -211,7 +215,8 @@ class Collector:
 
     # Singular points ---------------------------------------------------------------------------
 
-    def _singular(self, check: Check, values: list[Tensor], live: list[Tensor]) -> None:
+    def _singular(self, check: Check, live: list[Tensor]) -> None:
+        values = _detached(live)
         count = self.observed.count(check.index)
         count.entries += values[-1].numel()
         operands = dict(zip(check.reads, values, strict=False))
@@ -231,6 +236,10 @@ class Collector:
         return Observation(check, get_gradient_edge(observed), tuple(observed.shape), observed.detach().new_zeros(()), pairs)
 
 
+def _detached(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.detach() for t in tensors]
+
+
 def _refuse_non_finite(finite: bool, check: Check) -> None:
     if not finite:
         raise NonFiniteError(
@@ -239,7 +248,7 @@ def _refuse_non_finite(finite: bool, check: Check) -> None:
         )
 
 
-_LOOK: dict[CheckKind, Callable[[Collector, Check, list[Tensor], list[Tensor]], None]] = {
+_LOOK: dict[CheckKind, Callable[[Collector, Check, list[Tensor]], None]] = {
     CheckKind.TOUCH: Collector._touch,
     CheckKind.BOUND: Collector._bound,
     CheckKind.GUARD: Collector._guard,

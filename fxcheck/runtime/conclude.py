@@ -11,7 +11,7 @@ import torch
 
 from fxcheck.records.certificate import Block as CertificateBlock
 from fxcheck.records.certificate import Certificate
-from fxcheck.records.checks import Check, CheckKind
+from fxcheck.records.checks import CheckKind
 from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
 from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block
@@ -158,7 +158,7 @@ def _is_one_sided(program: Program) -> bool:
 def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
     decided = session.decided or Decided()
     found = []
-    for (group, name), checks in _checks_by_layer(program).items():
+    for (group, name), checks in program.checks_by_layer.items():
         total, maxima = Count(), 0
         for check in checks:
             count = session.counts.get(check.index, Count())
@@ -173,14 +173,6 @@ def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
             len(rows), verdict, theorem,
         ))  # fmt: skip
     return tuple(found)
-
-
-def _checks_by_layer(program: Program) -> dict[tuple[int, str], list[Check]]:
-    found: dict[tuple[int, str], list[Check]] = {}
-    for check in program.plan.checks:
-        if check.kind is not CheckKind.GUARD:
-            found.setdefault((check.group, check.layer), []).append(check)
-    return found
 
 
 def _verdict(

@@ -73,7 +73,7 @@ def decide_jointly(
 
     Source: theory 5, joint condition, zero rows, witnessed decomposition.
     """
-    started = began = time.perf_counter()
+    started = time.perf_counter()
     coordinates = Coordinates(forwards[0].program.trainable)
     budget = Budget(until)
     scenes = [Scene(f, coordinates, budget) for f in forwards]
@@ -92,7 +92,7 @@ def decide_jointly(
         started, stage = time.perf_counter(), "decomposition"
         _by_mixture(scenes, coordinates, joint)
     except Spent:
-        joint.text = _more(joint, f"the {until - began:.3g} seconds a step that this may take were not enough")
+        joint.text = _more(joint, "the time that joint_seconds allows was not enough")
     except (NotReproduced, Unclear, FxcheckError) as error:
         joint.text = _more(joint, str(error))
     except RuntimeError as error:  # an operation without a second derivative, or no memory left

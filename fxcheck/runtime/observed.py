@@ -109,4 +109,7 @@ class Observed:
         return frozenset((*touched, *tied, *(s.check.index for s in self.splits)))
 
     def count(self, check: int) -> Count:
-        return self.counts.setdefault(check, Count())
+        found = self.counts.get(check)
+        if found is None:
+            found = self.counts[check] = Count()
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -16,7 +16,7 @@ from fxcheck.ops.measured import Measured
 from fxcheck.passes.insert_checks import insert_checks, insert_choices
 from fxcheck.passes.pipeline import Study, study
 from fxcheck.passes.plan_checks import plan_checks, plan_jointly
-from fxcheck.records.checks import CheckPlan
+from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.signature import Inputs
 from fxcheck.theory.classify import classify
@@ -62,6 +62,15 @@ class Program:
         plan = plan_jointly(self.study.facts, self.study.structured, self.plan)
         module, chosen = insert_choices(self.captured.program, plan, self.study.graph, self.study.sources)
         return Replayed(plan, module, chosen)
+
+    @cached_property
+    def checks_by_layer(self) -> Mapping[tuple[int, str], Sequence[Check]]:
+        """(group, layer) with the checks that its counts come from."""
+        found: dict[tuple[int, str], list[Check]] = {}
+        for check in self.plan.checks:
+            if check.kind is not CheckKind.GUARD:
+                found.setdefault((check.group, check.layer), []).append(check)
+        return found
 
     def named_inputs(self, leaves: Iterable[Any]) -> dict[str, Tensor]:
         """The tensors among the leaves of a call, by the name of their placeholder."""

@@ -34,11 +34,13 @@ class Forward:
 
     program: Program
     call: tuple[tuple[Any, ...], dict[str, Any]]
-    inputs: tuple[int, ...]
-    """Checksums of the input tensors."""
     rng: Tensor
     autocast: tuple[tuple[str, torch.dtype], ...]
     """Devices with autocast on, and its dtype."""
+    written: tuple[int, ...]
+    """How often each input tensor had been written to in place before it ran."""
+    inputs: tuple[int, ...] | None = None
+    """Checksums of the input tensors, once they may be needed."""
     outputs: list[int] = field(default_factory=list)
     """Checksums of the output tensors."""
     weights: tuple[int, ...] | None = None
@@ -52,9 +54,8 @@ class Forward:
     @classmethod
     def about_to_run(cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Forward:
         """Remember a forward before it runs."""
-        inputs = tuple(checksum(v) for v in _tensors(call))
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, inputs, torch.get_rng_state(), autocast)
+        return cls(program, call, torch.get_rng_state(), autocast, _writes(call))
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -84,6 +85,12 @@ class Forward:
 
         return listen
 
+    def keep_inputs(self) -> tuple[int, ...]:
+        """Remember the inputs' values, right after the forward has run; their checksums."""
+        if self.inputs is None:
+            self.inputs = tuple(checksum(v) for v in _tensors(self.call))
+        return self.inputs
+
     def keep_weights(self) -> None:
         """Remember the parameters' values."""
         self.weights = self._weights()
@@ -112,7 +119,9 @@ class Forward:
         carried = self.program.plan.carried
         if carried:
             raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
-        if tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
+        if self.inputs is None:
+            raise NotReproduced("it is the first step with several forwards, so the inputs of the first ones were not remembered")
+        if _writes(self.call) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
         if self.weights is not None and self.weights != self._weights():
             raise NotReproduced("parameters were overwritten before the step ended")
@@ -148,6 +157,11 @@ def _own_view(value: Any) -> Any:
 
 def _tensors(output: Any) -> list[Tensor]:
     return [v for v in tree_leaves(output) if isinstance(v, Tensor)]
+
+
+def _writes(call: Any) -> tuple[int, ...]:
+    """How often each tensor was written to in place; inference tensors do not count it."""
+    return tuple(0 if v.is_inference() else v._version for v in _tensors(call))
 
 
 def checksum(tensor: Tensor) -> int:

@@ -27,7 +27,11 @@ _ROUNDS = 8
 class Session:
     """What the forwards of one step have shown so far."""
 
+    expects_several: bool = True
+    """Forwards: another one may make a second look at this one necessary, when its inputs may be overwritten already."""
     program: Program | None = None
+    parameters: tuple[tuple[Any, int], ...] = ()
+    """The model's parameters, each with how often it had been written in place at the first forward."""
     rows: list[Row] = field(default_factory=list)
     columns: list[Columns] = field(default_factory=list)
     counts: dict[int, Count] = field(default_factory=dict)
@@ -105,10 +109,12 @@ class Session:
         else:
             self._add_rows(forward, observed, collector, most_gradients)
         started = time.perf_counter()
+        if self.may_be_looked_at or self.expects_several:
+            forward.keep_inputs()
         if self.may_be_looked_at:
             forward.keep_weights()
         if forward.program.plan.joint and not observed.is_idle:
-            self.checksums += [*forward.inputs, *(forward.weights or ())]
+            self.checksums += [*forward.keep_inputs(), *(forward.weights or ())]
         self.spend("other", started)
 
     def _add_rows(self, forward: Forward, observed: Observed, collector: Collector, most_gradients: int) -> None:
@@ -133,7 +139,7 @@ class Session:
         if rows or built.columns:
             concerned = {r.group for r in rows} | {c.group for c in built.columns}
             own = [program.trainable[n] for g in program.plan.groups if g.index in concerned for n in g.fresh]
-            self.checksums += [*forward.inputs, *(checksum(t) for t in own)]
+            self.checksums += [*forward.keep_inputs(), *(checksum(t) for t in own)]
 
     def _add_to_joint(self, observed: Observed) -> None:
         """The joint condition is decided when the step has ended; here ties are counted, proven equal ones left out."""

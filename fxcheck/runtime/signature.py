@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -22,18 +22,22 @@ class State:
     """Training flags, numbers of hooks, and buffers: a capture holds for one value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
+    written: tuple[tuple[nn.Parameter, int], ...] = field(compare=False)
+    """The parameters, each with how often it was written in place."""
 
     @classmethod
     def of(cls, roots: Iterable[nn.Module]) -> State:
         modules: list[Any] = []
         parameters: list[Any] = []
+        written: list[tuple[nn.Parameter, int]] = []
         for m in _modules(roots):
             modules.append((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)))
             modules.extend([id(b) for b in m._buffers.values()])
             for p in m._parameters.values():
                 if p is not None:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
-        return cls(tuple(modules), tuple(parameters))
+                    written.append((p, p._version))
+        return cls(tuple(modules), tuple(parameters), tuple(written))
 
     def refuse_other_parameters(self, now: State, roots: Iterable[nn.Module]) -> None:
         """Say what changed, if anything did.
@@ -57,11 +61,6 @@ class State:
             f"{what} after the model was instrumented, so its checks no longer describe it",
             hint="instrument the model again (checked.to(...) moves it together with its checks)",
         )
-
-
-def versions(roots: Iterable[nn.Module]) -> tuple[tuple[nn.Parameter, int], ...]:
-    """The parameters, each with how often it was written in place."""
-    return tuple([(p, p._version) for m in _modules(roots) for p in m._parameters.values() if p is not None])
 
 
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:

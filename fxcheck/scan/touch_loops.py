@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Kernel, inlined
+from fxcheck.scan.jit import Kernel, Native, inlined
 
 _CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
 
@@ -51,3 +52,25 @@ def _touched(y, kinks, first, last):  # type: ignore[no-untyped-def]
 
 
 touched = Kernel(_touched)
+
+
+@inlined
+def _all_clear(y, kinks):  # type: ignore[no-untyped-def]
+    for start in range(0, y.size, _CHUNK):
+        hit, wild = _look(y, np.uint64(start), np.uint64(min(_CHUNK, y.size - start)), kinks)
+        if hit or wild:
+            return False
+    return True
+
+
+def _clear_32(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
+    return _all_clear(carray(y, number, np.float32), carray(kinks, kinks_number, np.float32))
+
+
+def _clear_64(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
+    return _all_clear(carray(y, number, np.float64), carray(kinks, kinks_number, np.float64))
+
+
+_ADDRESSES = types.boolean(types.voidptr, types.intp, types.voidptr, types.intp)
+clear = {4: Native(_clear_32, _ADDRESSES), 8: Native(_clear_64, _ADDRESSES)}
+"""By bytes of an entry: whether all of ``number`` entries at an address are finite and on none of the kinks."""

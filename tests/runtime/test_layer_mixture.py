@@ -141,3 +141,24 @@ def test_a_layer_behind_other_layers_is_left_to_the_joint_condition() -> None:
 
 def test_no_time_no_second_look() -> None:
     assert run(Pooled((1.0, 3.0)), patches(P, Q, Q, P), joint_seconds=0).verdict == "uncertified"
+
+
+def test_the_first_step_of_several_forwards_after_single_ones_is_not_run_again() -> None:
+    """Inputs are remembered where another forward may come; a step that comes as a surprise is left as T8 left it."""
+    checked = fxcheck.instrument(Pooled((1.0,)), (patches(P, Q),), on_uncertified="record")
+    found = []
+    for batches in ([patches(P, Q)], *[[patches(P, Q), patches(Q, P)]] * 2):
+        with checked.step() as step:
+            for x in batches:
+                checked(x).backward()
+        found.append((step.verdict, "were not remembered" in step.text))
+    assert found == [("certified", False), ("uncertified", True), ("certified", False)]
+
+
+def test_an_input_that_the_model_writes_into_is_not_read_again() -> None:
+    class Writing(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(2.0))
+
+    step = run(Writing((1.0, 3.0)), patches(P, Q, Q, P))
+    assert step.verdict == "uncertified" and "overwritten" in step.text
