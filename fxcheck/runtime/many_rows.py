@@ -21,6 +21,7 @@ from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.operands import Entries, Operand, derivatives_along, pulled_back
 from fxcheck.runtime.scene import Budget
 from fxcheck.runtime.sites import RIGHT, Point, Site
+from fxcheck.runtime.zeros import vanish
 
 _PROBES = 8
 _SAFETY = 3.0
@@ -147,10 +148,20 @@ class ManyRows:
             return Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), dropped)
         scale = np.where(self.kept, 1.0 / np.where(self.kept, lengths, 1.0), 0.0)
         roundoff = max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
-        error = (_SAFETY * roundoff * terms * scale)[self.kept]
+        decision, system = self._grow(scale, (_SAFETY * roundoff * terms * scale)[self.kept])
+        layers = tuple(layer for layer, keep in zip(self.layers, self.kept, strict=True) if keep)
+        return Subspace(decision, system, layers, dropped)
+
+    def _grow(self, scale: np.ndarray, error: np.ndarray) -> tuple[Decision, LinearSystem | None]:
+        """Add vectors to the subspace until it holds a direction, or nothing more is to be had.
+
+        Args:
+            scale: (rows,), what rows are multiplied by; 0 for those that vanish.
+            error: (kept rows,), of the rows so scaled.
+        """
         basis: list[list[Tensor]] = []
         columns: list[np.ndarray] = []
-        weights = scale.copy()
+        weights = scale
         decision, system = Decision(Outcome.UNDECIDED, reason="no direction was tried"), None
         most = min(_MOST_VECTORS, max(2, _MOST_NUMBERS // max(1, sum(p.numel() for p in self.parameters))))
         while len(basis) < most:
@@ -161,20 +172,19 @@ class ManyRows:
             columns.append((self.read(self.along(vector)) * scale)[self.kept])
             rows = np.stack(columns, 1)
             norms = np.linalg.norm(rows, axis=1)
-            relative = np.divide(error, norms, out=np.full(len(norms), np.inf), where=norms > error)
-            if not np.isfinite(relative).all():  # as good as zero in this subspace: it has to grow towards them
-                weights = np.zeros(len(scale))
-                weights[self.kept] = np.where(np.isfinite(relative), 0.0, scale[self.kept])
-                continue
-            system = LinearSystem(rows, relative)
-            decision = decide([system])[0]
-            if decision.outcome is not Outcome.INFEASIBLE or decision.multipliers is None:
-                break
+            seen = norms > error
+            if seen.all():
+                system = LinearSystem(rows, error / norms)
+                decision = decide([system])[0]
+                if decision.outcome is not Outcome.INFEASIBLE or decision.multipliers is None:
+                    break
+                wanted = np.array([float(m) for m in decision.multipliers])
+                wanted /= wanted.max()
+            else:  # some rows are as good as zero in this subspace: it has to grow towards them
+                wanted = ~seen
             weights = np.zeros(len(scale))
-            weights[self.kept] = np.array([float(m) for m in decision.multipliers]) * scale[self.kept]
-            weights /= np.abs(weights).max()
-        layers = tuple(layer for layer, keep in zip(self.layers, self.kept, strict=True) if keep)
-        return Subspace(decision, system, layers, dropped)
+            weights[self.kept] = wanted * scale[self.kept]
+        return decision, system
 
     def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Estimated lengths of the rows, and of the gradients that they are sums of; rows that vanish are not kept."""
@@ -187,20 +197,16 @@ class ManyRows:
             squares += self.read(found) ** 2
             of_entries = [total + t**2 for total, t in zip(of_entries, found, strict=True)]
         zero = squares == 0
-        if zero.any() and not self._vanish(zero, generator):
+
+        def random_sum() -> list[Tensor]:
+            return self.combined((0.5 + torch.rand(len(zero), generator=generator).numpy()) * zero)
+
+        if zero.any() and not vanish(random_sum):
             layer = self.layers[int(np.flatnonzero(zero)[0])]
             raise Unclear(f"rows of {layer} vanish along random directions, and not exactly")
         self.kept = ~zero
         terms = self.read([np.sqrt(total / _PROBES) for total in of_entries], signed=False)
         return np.sqrt(squares / _PROBES), terms
-
-    def _vanish(self, zero: np.ndarray, generator: torch.Generator) -> bool:
-        """Whether random combinations of the rows vanish exactly."""
-        for _ in range(2):
-            weights = (0.5 + torch.rand(len(zero), generator=generator).numpy()) * zero
-            if any(bool(g.any()) for g in self.combined(weights)):
-                return False
-        return True
 
 
 def _orthonormal(vector: list[Tensor], basis: Sequence[Sequence[Tensor]]) -> list[Tensor] | None:

@@ -6,7 +6,7 @@ gradient 0 too, each of them has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,8 +33,17 @@ def are_zero(groups: Sequence[Entries], parameters: Sequence[Tensor]) -> list[Te
         candidates = [t == 0 for t in derivatives_along(groups, parameters, direction)]
     except RuntimeError:  # some operation cannot be differentiated twice
         candidates = [torch.ones(len(g.entries), dtype=torch.bool) for g in groups]
-    for _ in range(_CONFIRMATIONS):
+    def random_sum() -> Sequence[Tensor | None]:
         weights = [(0.5 + torch.rand(len(c), generator=generator)) * c for c in candidates]
-        if any(bool(g.any()) for g in pulled_back(groups, weights, parameters) if g is not None):
-            return [torch.zeros_like(c) for c in candidates]
-    return candidates
+        return pulled_back(groups, weights, parameters)
+
+    return candidates if vanish(random_sum) else [torch.zeros_like(c) for c in candidates]
+
+
+def vanish(random_sum: Callable[[], Sequence[Tensor | None]]) -> bool:
+    """Whether gradients are exactly zero, each of them, as random sums of all of them are.
+
+    Args:
+        random_sum: a sum with weights drawn anew, one tensor a parameter; None for zero.
+    """
+    return not any(bool(g.any()) for _ in range(_CONFIRMATIONS) for g in random_sum() if g is not None)
