@@ -168,12 +168,24 @@ class Inserter:
                 values = [self.value(check.node, i, at.path) for i in (check.operand, *check.reads)]
                 self._observe(room, check, node, [*values, *self._source_values(check, at.path)])
             return
+        if check.kind is CheckKind.SPLIT and self._writes(check.node):
+            with room.graph.inserting_before(node):  # its operands are looked at before they are overwritten
+                values = [self.value(check.node, i, at.path) for i in check.reads]
+                values.append(self.called_again(check.node, at.path, self.value))
+                self._observe(room, check, node, values)
+            self.extrema[check.index] = node
+            return
         single = check.kind in (CheckKind.SINGULAR, CheckKind.SPLIT)
         results = [node] if single else self._maxima_and_picks(room, node, at)
         self.extrema[check.index] = results[0]
         with room.graph.inserting_before(results[-1].next):
             values = [self.value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
             self._observe(room, check, results[0], [*values, *results, *self._source_values(check, at.path)])
+
+    def _writes(self, id_: int) -> bool:
+        """Whether a graph node ran as an in-place operation."""
+        called_as = self.graph.nodes[id_].called_as
+        return called_as.startswith("aten.") and called_as.split(".")[1].endswith("_")
 
     def _observe(self, room: fx.GraphModule, check: Check, beside: fx.Node, values: list[fx.Node]) -> None:
         seen = room.graph.get_attr(SEEN)

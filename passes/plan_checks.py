@@ -228,7 +228,7 @@ class _Planner:
     def _split_ties(self, unit: Unit, plan: GroupPlan, judged: Judged) -> None:
         node = self.facts.graph.nodes[unit.node]
         operands = tuple(i for a in node.arguments.values() for i in _refs(a))
-        if node.shape is None or node.called_as.split(".")[0].endswith("_") or node.op.split(".")[1] not in _SPLIT:
+        if node.shape is None or node.op.split(".")[1] not in _SPLIT:
             self._add(CheckKind.UNOBSERVED, unit, plan.index, operands[0], note=f"ties of {unit.name} cannot be observed")
             return
         self._add(CheckKind.SPLIT, unit, plan.index, operands[0], reads=operands, skip=flat_values(self.facts, judged, unit))

@@ -30,6 +30,11 @@ def widest(*values: Tensor) -> Tensor:
     return torch.stack(values).max(0).values
 
 
+def in_place(x: Tensor) -> Tensor:
+    """The absolute value, AD 0 at 0."""
+    return (1.0 * x).clamp_(min=-x)
+
+
 RIGHT = {
     "max(2|t|, |u|) - |u| with AD at (0, -1)": (
         lambda s, x: torch.maximum(torch.maximum(2 * s.t, -2 * s.t), torch.maximum(s.u, -s.u)) - widest(s.u, -s.u),
@@ -44,6 +49,7 @@ RIGHT = {
     "maximum and minimum": (lambda s, x: torch.maximum(s.w, s.v) + torch.minimum(s.w, 2 * s.v), {"w": 0.0, "v": 0.0}, "clarke"),
     "maximum of one value with itself": (lambda s, x: torch.maximum(s.w * x, s.w * x), {"w": 1.0}, "bouligand"),
     "clamp with a trainable bound": (lambda s, x: torch.clamp(s.w, min=s.v), {"w": 0.0, "v": 0.0}, "clarke"),
+    "clamp_ with a trainable bound": (lambda s, x: (s.w * x).clamp_(min=s.v), {"w": 0.0, "v": 0.0}, "clarke"),
     "max in series over shared weights": (
         lambda s, x: torch.stack([s.w * torch.stack([s.w, s.v]).max(0).values, s.v]).max(0).values,
         {"w": 1.0, "v": 1.0}, "bouligand",
@@ -70,6 +76,7 @@ WRONG = {
     "max(w, -w) - max(-w, w)": lambda s, x: widest(s.w, -s.w) - widest(-s.w, s.w),
     "|2w + |w|| - 2|w|": lambda s, x: torch.maximum(2 * s.w + torch.maximum(s.w, -s.w), -2 * s.w - torch.maximum(s.w, -s.w))
     - 2 * torch.maximum(s.w, -s.w),
+    "|2w + |w|| - 2|w| in place": lambda s, x: in_place(2 * s.w + in_place(s.w * x)) - 2 * in_place(s.w * x),
     "max(2|t|, |u|) - |u| with AD at (0, 1.5)": lambda s, x: torch.maximum(
         torch.maximum(2 * s.w, -2 * s.w), widest(s.u, -s.u)) - widest(-s.u, s.u),
     "a small wrong term beside a large right one": lambda s, x: 1e9 * (s.u * x).abs().sum()
