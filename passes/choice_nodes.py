@@ -38,7 +38,8 @@ def insert_choice_nodes(inserter: Inserter, plan: CheckPlan) -> frozenset[int]:
         elif _choose_after(inserter, check, place):
             chosen.add(check.index)
     for place, checks in inside.items():
-        if _expand(inserter, place, checks):
+        readers = [c for c in plan.checks if c.kind is CheckKind.SPLIT and inserter.sources.emitter_of[c.result] == place]
+        if _expand(inserter, place, checks, readers):
             chosen.update(c.index for c in checks)
     inserter.finish()
     return frozenset(chosen)
@@ -111,8 +112,11 @@ def _later(graph: fx.Graph, node: fx.Node, users: Iterable[fx.Node]) -> list[fx.
     return [u for u in wanted if order[u] > order[node] and u.target is not choose]
 
 
-def _expand(inserter: Inserter, place: Place, checks: list[Check]) -> bool:
-    """Replace a composite by its parts, with the outputs of the layers among them passed through ``choose``."""
+def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list[Check]) -> bool:
+    """Replace a composite by its parts, with the outputs of the layers among them passed through ``choose``.
+
+    What ``readers``, maxima that the composite returns, are compared by is then those parts and no copy of them.
+    """
     sources = inserter.sources
     results = [i for i, held in sources.holder_of.items() if held == place]
     layers = {c.result: c for c in checks}
@@ -138,4 +142,10 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check]) -> bool:
         whole = part(results[0])
     node.replace_all_uses_with(whole)
     graph.erase_node(node)
+    for probe in [n for n in graph.nodes if n.target is torch.ops.fxcheck.observe.default]:
+        for check in readers:
+            if probe.args[1] == check.index:
+                values = list(probe.args[2])  # type: ignore[arg-type]
+                values[: len(check.reads)] = [value(check.result, read, place.path) for read in check.reads]
+                probe.update_arg(2, values)
     return set(layers) <= set(made)

@@ -1,19 +1,23 @@
-"""Losses that export keeps whole, written as a pre-activation, one kinked operator and a reduction.
+"""What export keeps whole, written as its parts.
 
-The kinked operator stays the composite's own overload (applied entry by entry), so that its proxies are measured on
-what autograd really runs.
+1. Losses: a pre-activation, one kinked operator and a reduction. The kinked operator stays the composite's own overload
+   (applied entry by entry), so that its proxies are measured on what autograd really runs.
+2. Norms of infinite order: absolute values and their maximum, where the installed torch differentiates them so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from fxcheck.records.graph import Ref
 
-Expansion = Callable[[Any, dict[str, Any], Any, dict[str, Any]], int]
+Expansion = Callable[[Any, dict[str, Any], Any, dict[str, Any]], int | None]
+"""Emits the parts and returns the last one; None where the operator stays whole."""
 
 _NONE, _MEAN = 0, 1
 """torch's numbers of the reductions ``none`` and ``mean``."""
@@ -76,9 +80,50 @@ def _triplet_margin_loss(lowering: Any, a: dict[str, Any], value: Any, extra: di
     return _reduce(lowering, entries, a["reduction"], value, extra)
 
 
+def _norm(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int | None:
+    order = a["ord"] if "ord" in a else a["p"]
+    operand = lowering.nodes[a["self"].id]
+    if not isinstance(order, (int, float)) or not math.isinf(order) or a.get("dtype") is not None:
+        return None
+    if not (operand.dtype or "").startswith("float") or not _is_extremum_of_abs():
+        return None
+    dim = a.get("dim")
+    dims = () if dim is None else tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    sizes = Ref(lowering.emit("aten.abs.default", {"self": a["self"]}, _like(lowering, a["self"]), **extra))
+    arguments = {"self": sizes, "dim": dims, "keepdim": bool(a.get("keepdim"))}
+    return lowering.emit("aten.amax.default" if order > 0 else "aten.amin.default", arguments, value, **extra)
+
+
+def _linalg_norm(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int | None:
+    """Of two dimensions it is a matrix norm."""
+    dim, dims = a.get("dim"), len(lowering.nodes[a["self"].id].shape)
+    is_vector = dims == 1 if dim is None else isinstance(dim, int) or len(dim) == 1
+    return _norm(lowering, a, value, extra) if is_vector else None
+
+
+@lru_cache(maxsize=1)
+def _is_extremum_of_abs() -> bool:
+    """Whether autograd takes a norm of infinite order for the extremum of absolute values, at ties and zeros as well."""
+    def slopes(function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        with torch.enable_grad():
+            x = torch.tensor(arguments[0], dtype=torch.float64, requires_grad=True)
+            return torch.autograd.grad(function(x, *arguments[1:]), x)[0]
+
+    norm = torch.linalg.vector_norm
+    return all(
+        torch.equal(slopes(norm, p, math.inf), slopes(lambda x: x.abs().amax(), p))
+        and torch.equal(slopes(norm, p, -math.inf), slopes(lambda x: x.abs().amin(), p))
+        for p in ([-2.0, 1.0], [-2.0, 2.0, 1.0], [0.0, 0.0], [0.0, 1.0, 0.0, -1.0], [3.0])
+    )
+
+
 EXPANSIONS: dict[str, Expansion] = {
     "aten.l1_loss.default": _l1_loss,
     "aten.margin_ranking_loss.default": _margin_ranking_loss,
     "aten.hinge_embedding_loss.default": _hinge_embedding_loss,
     "aten.triplet_margin_loss.default": _triplet_margin_loss,
+    "aten.linalg_vector_norm.default": _norm,
+    "aten.linalg_norm.default": _linalg_norm,
+    "aten.norm.Scalar": _norm,
+    "aten.norm.ScalarOpt_dim": _norm,
 }

@@ -391,8 +391,9 @@ class _Lowering:
         written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         if op == "aten.broadcast_tensors.default":
             return self._broadcast([env[n] for n in node.args[0]], value, extra)  # type: ignore[union-attr, index]
-        if op in EXPANSIONS:
-            return _Slot(EXPANSIONS[op](self, arguments, value, extra))
+        expanded = EXPANSIONS[op](self, arguments, value, extra) if op in EXPANSIONS else None
+        if expanded is not None:
+            return _Slot(expanded)
         if written and "self" in written and "self" in slots:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:

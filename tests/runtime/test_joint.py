@@ -35,6 +35,11 @@ def in_place(x: Tensor) -> Tensor:
     return (1.0 * x).clamp_(min=-x)
 
 
+def sizes(x: Tensor) -> Tensor:
+    """The absolute value as a norm, AD 0 at 0."""
+    return torch.linalg.vector_norm(torch.stack([x.sum(), 0.0 * x.sum()]), torch.inf)
+
+
 RIGHT = {
     "max(2|t|, |u|) - |u| with AD at (0, -1)": (
         lambda s, x: torch.maximum(torch.maximum(2 * s.t, -2 * s.t), torch.maximum(s.u, -s.u)) - widest(s.u, -s.u),
@@ -50,6 +55,9 @@ RIGHT = {
     "maximum of one value with itself": (lambda s, x: torch.maximum(s.w * x, s.w * x), {"w": 1.0}, "bouligand"),
     "clamp with a trainable bound": (lambda s, x: torch.clamp(s.w, min=s.v), {"w": 0.0, "v": 0.0}, "clarke"),
     "clamp_ with a trainable bound": (lambda s, x: (s.w * x).clamp_(min=s.v), {"w": 0.0, "v": 0.0}, "clarke"),
+    "a norm of infinite order": (lambda s, x: torch.linalg.vector_norm(s.w * x, torch.inf), {"w": [1.0, -1.0]}, "clarke"),
+    "the smallest size": (lambda s, x: (s.w * x).norm(p=-torch.inf), {"w": [1.0, 1.0]}, "clarke"),
+    "a norm of infinite order at 0": (lambda s, x: torch.linalg.norm(s.w * x, torch.inf), {"w": [0.0, 0.0]}, "clarke"),
     "max in series over shared weights": (
         lambda s, x: torch.stack([s.w * torch.stack([s.w, s.v]).max(0).values, s.v]).max(0).values,
         {"w": 1.0, "v": 1.0}, "bouligand",
@@ -76,6 +84,7 @@ WRONG = {
     "max(w, -w) - max(-w, w)": lambda s, x: widest(s.w, -s.w) - widest(-s.w, s.w),
     "|2w + |w|| - 2|w|": lambda s, x: torch.maximum(2 * s.w + torch.maximum(s.w, -s.w), -2 * s.w - torch.maximum(s.w, -s.w))
     - 2 * torch.maximum(s.w, -s.w),
+    "|2w + |w|| - 2|w| as norms": lambda s, x: sizes(2 * s.w + sizes(s.w * x)) - 2 * sizes(s.w * x),
     "|2w + |w|| - 2|w| in place": lambda s, x: in_place(2 * s.w + in_place(s.w * x)) - 2 * in_place(s.w * x),
     "max(2|t|, |u|) - |u| with AD at (0, 1.5)": lambda s, x: torch.maximum(
         torch.maximum(2 * s.w, -2 * s.w), widest(s.u, -s.u)) - widest(-s.u, s.u),
