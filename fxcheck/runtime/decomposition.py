@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxcheck.lp.balance import balance
+from fxcheck.lp.feasibility import decide
 from fxcheck.lp.verify import is_direction
 from fxcheck.records.system import LinearSystem
 from fxcheck.runtime.choices import Choices
@@ -143,9 +144,12 @@ class _Search:
         if any(c.choices == choices for c in self.columns):
             return False
         system = self.resolved(self.scenes, choices, self.coordinates.size)
-        if not is_direction(system.rows, system.row_error, direction):
-            self.unresolved += 1
-            return False
+        if not is_direction(system.rows, system.row_error, direction):  # there may be one with wider margins
+            decision = decide([system])[0]
+            if decision.direction is None:
+                self.unresolved += 1
+                return False
+            direction = decision.direction
         self.columns.append(Column(choices, direction, system, self._difference(choices)))
         return True
 
