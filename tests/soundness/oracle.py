@@ -29,7 +29,7 @@ _SHORT, _LONG = 1e6, 1.6e7
 """Numbers that the exact pieces may cost at first, and where nothing else helped: about 0.25 and 4 seconds."""
 _FIRST = 10
 _SPREAD, _LARGE = 1e-3, 1e3
-"""Gradients whose coordinates lie further apart, or that are larger, are compared coordinate by coordinate too."""
+"""Gradients with coordinates that are smaller, beside 1 or beside others, or that are larger, are compared by coordinate."""
 BY_COORDINATE = "exact, by coordinate"
 """Who gives a verdict that no look at sizes can give."""
 _ROUNDS = 12
@@ -109,11 +109,12 @@ class _Trial:
         """Whether gradients that were met are large, or have coordinates of very different sizes."""
         sizes = np.abs(np.stack([self.found.gradient, *(s.gradient for s in self.nearby[:20])])).max(axis=0)
         largest = float(sizes.max(initial=0.0))
-        if largest > _LARGE or not (sizes[sizes > 0] < _SPREAD * largest).any():
+        small = (sizes > 0) & (sizes < _SPREAD * max(1.0, largest))
+        if largest > _LARGE or not small.any():
             return largest > _LARGE
         closer = [self.land.at(s.offset / 16) for s in self.nearby[:20]]
         remaining = np.abs(np.stack([self.found.gradient, *(s.gradient for s in closer)])).max(axis=0)
-        return bool((remaining[sizes < _SPREAD * largest] > sizes[sizes < _SPREAD * largest] / 4).any())  # no curvature
+        return bool((remaining[small] > sizes[small] / 4).any())  # curvature would be gone
 
     def _fine(self, coarse: Judgement) -> Judgement:
         """The verdict with every coordinate in a unit of its own, which changes nothing about who is in a hull.
@@ -152,8 +153,10 @@ class _Trial:
         """The distance to the hull in units that are each coordinate's tolerance: more than 1 is outside."""
         sizes = np.abs(np.concatenate([vertices, self.found.gradient[None]])).max(axis=0)
         tolerance = relative * np.where(sizes > 0, sizes, 1.0) + rounding
-        scaled, target = vertices / tolerance, self.found.gradient / tolerance
-        return float(np.abs(target - nearest(target, scaled) @ scaled).max(initial=0.0))
+        apart = vertices - self.found.gradient
+        spans = np.abs(apart).max(axis=0)
+        scaled = apart / np.where(spans > 0, spans, 1.0)
+        return float((np.abs(nearest(np.zeros(len(spans)), scaled) @ apart) / tolerance).max(initial=0.0))
 
     def _judgement(self, exact: bool, most: int) -> Judgement:
         if not self.found.finite:

@@ -14,7 +14,8 @@ from tests.soundness.program import record
 NEAR = 1e-6
 """Size of a step away from the point."""
 _SLOPES = 1e-4
-_FLOOR = 1e-12
+_FLOOR = 1e-15
+_NOTHING = 1e-14
 _FINE = {torch.float64: 1e-7, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Errors of backward relative to a coordinate: constants of kernels (a sixth in float32), rounding in low precision."""
 _EQUAL = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
@@ -189,28 +190,28 @@ def nearest(point: np.ndarray, vertices: np.ndarray) -> np.ndarray:
         (K,) weights, not negative, with sum 1. Source: Wolfe, Finding the nearest point in a polytope, 1976.
     """
     shifted = vertices - point
-    shifted = shifted / (np.abs(shifted).max() or 1.0)  # the sum of the weights must not drown beside the vertices
-    gram = shifted @ shifted.T
-    size = max(1.0, float(np.abs(gram).max()))
-    corral = [int(np.argmin(np.diag(gram)))]
+    shifted = shifted / (np.abs(shifted).max() or 1.0)
+    corral = [int(np.argmin((shifted**2).sum(axis=1)))]
     weights = np.zeros(len(vertices))
     weights[corral] = 1.0
     for _ in range(20 * len(vertices) + 100):
-        slopes = gram @ weights
+        out = weights @ shifted
+        length = float(np.linalg.norm(out))
+        slopes = shifted @ (out / (length or 1.0))
         toward = int(np.argmin(slopes))
-        if weights @ slopes - slopes[toward] <= 1e-13 * size or toward in corral:
+        if length < _NOTHING or length - slopes[toward] <= _NOTHING or toward in corral:
             break
         corral.append(toward)
-        weights = _within(gram, corral, weights)
+        weights = _within(shifted, corral, weights)
     return weights
 
 
-def _within(gram: np.ndarray, corral: list[int], weights: np.ndarray) -> np.ndarray:
+def _within(shifted: np.ndarray, corral: list[int], weights: np.ndarray) -> np.ndarray:
     """Move to the nearest point of the corral's affine hull, dropping vertices that leave the simplex on the way."""
     while True:
-        inner = gram[np.ix_(corral, corral)] + 1.0
-        target = np.linalg.lstsq(inner, np.ones(len(corral)), rcond=1e-13)[0]
-        target /= target.sum()
+        first, *rest = shifted[corral]
+        moves = np.linalg.lstsq(np.stack([r - first for r in rest], axis=1), -first, rcond=1e-13)[0] if rest else np.zeros(0)
+        target = np.concatenate([[1.0 - moves.sum()], moves])
         now = weights[corral]
         leaving = target <= 1e-12
         fresh = np.zeros_like(weights)

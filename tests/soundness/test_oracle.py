@@ -248,6 +248,9 @@ def straight(x: Tensor) -> Tensor:
         (lambda a, b: a.abs() + straight(1e-6 * b), OUTSIDE),
         (lambda a, b: 1e6 * relu(1e6 * a) + straight(b), OUTSIDE),
         (lambda a, b: 1e6 * (a + b).abs() + 2 * straight(b) - straight(a), OUTSIDE),
+        (lambda a, b: straight(1e-6 * b) + 0 * a, OUTSIDE),
+        (lambda a, b: 1e-12 * straight(a - b), OUTSIDE),
+        (lambda a, b: 1e-12 * (a - b).abs(), INSIDE),
         (lambda a, b: 2e6 * a.abs() - b.abs(), INSIDE),
         (lambda a, b: 1e12 * a.abs() - (3 * b).abs() - a.abs(), INSIDE),
         (lambda a, b: 1e6 * relu(1e-6 * a) - 1e6 * (1e6 * b).abs() + a.abs() - (a + b).abs(), INSIDE),
@@ -289,6 +292,15 @@ def test_backwards_own_rounding_is_no_wrong_gradient() -> None:
     (w,) = leaves(0.0)
     judgement = judge([w], lambda: 1e16 * w + w - 1e16 * w)
     assert judgement.verdict is Verdict.ROUNDING, judgement
+
+
+def test_nearest_where_coordinates_lie_far_apart() -> None:
+    """Corners of a box; the point is a corner in some coordinates and inside in others."""
+    sides = [(0.0, 2.0), (1999998.0, 2000001.0), (1999999.0, 2000002.0), (-2e-6, 2e-6), (-2e-12, 2e-6)]
+    corners = np.array(np.meshgrid(*sides)).reshape(5, -1).T
+    for inside in ([0.0, 1999999.0, 2000001.0, -2e-6, 0.0], [1.0, 1999998.0, 2000000.0, 1e-6, 2e-6]):
+        found = nearest(np.array(inside), corners) @ corners
+        assert found == pytest.approx(np.array(inside), rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e6, 1e15])
