@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,6 +28,7 @@ from rich.table import Table as RichTable
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fxcheck.errors import FxcheckError  # noqa: E402
 from fxcheck.render.write import write  # noqa: E402
 from tests.soundness.families import FAMILIES, Net  # noqa: E402
 from tests.soundness.laboratory import CRASHED, CaseRecord, run_network, seed_point  # noqa: E402
@@ -79,14 +80,24 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def run(hunt: Hunt) -> Tally:
-    """Run networks in parallel until the time, the cases or the patience is over."""
+def run(hunt: Hunt, each: Callable[[Tally], None] = lambda tally: None, every: float = 60.0) -> Tally:
+    """Run networks in parallel until the time, the cases or the patience is over.
+
+    Args:
+        hunt: what to run.
+        each: called with what there is, now and then.
+        every: seconds between two calls.
+    """
     tally, started = Tally(), time.monotonic()
+    due = started + every
     pool = ProcessPoolExecutor(hunt.jobs, multiprocessing.get_context("spawn"), _start_worker)
     with _bar(hunt.cases or hunt.seconds or None) as (progress, bar):
         try:
             for records in _results(pool, hunt, started + hunt.seconds if hunt.seconds else None):
                 tally.add(records)
+                if time.monotonic() >= due:
+                    each(tally)
+                    due = time.monotonic() + every
                 progress.update(bar, completed=_done(hunt, tally, started), description=_told(tally))
                 if hunt.cases and tally.cases >= hunt.cases:
                     break
@@ -165,6 +176,16 @@ def _write(path: Path, text: str) -> None:
     write(text, str(path))
 
 
+def _keep(tally: Tally, report: Path | None) -> None:
+    """Write the tables, if they are wanted; a full disk ends no run."""
+    if report is None:
+        return
+    try:
+        _write(report, "\n".join(t.markdown() for t in tally.tables()))
+    except FxcheckError as error:
+        console.print(f"soundness: {error}", style="red", markup=False)
+
+
 def _show(tally: Tally) -> None:
     printer = Console(width=max(120, Console().width))
     for table in tally.tables():
@@ -200,7 +221,9 @@ def main(
     seed: Annotated[int, typer.Option(help="The first seed of every family.")] = 0,
     trials: Annotated[int, typer.Option(help="Weights and inputs of each network.")] = TRIALS,
     out: Annotated[Path, typer.Option(help="Folder for the tests of what is found.")] = Path("found"),
-    report: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file too.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the tables to this Markdown file too, every minute and at the end.")
+    ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to shrink each find.")] = 120.0,
 ) -> None:
     """Hunt for a step that is certified although backward's gradient is no Clarke subgradient."""
@@ -212,10 +235,10 @@ def main(
         _refuse(f"--report {report}: its folder does not exist")
     if report is not None and report.is_dir():
         _refuse(f"--report {report} is a folder, not a file")
-    tally = run(Hunt(_names(family), seed, trials, jobs, 60 * minutes, cases))
+
+    tally = run(Hunt(_names(family), seed, trials, jobs, 60 * minutes, cases), lambda so_far: _keep(so_far, report))
     _show(tally)
-    if report is not None:
-        _write(report, "\n".join(t.markdown() for t in tally.tables()))
+    _keep(tally, report)
     for record in tally.failures:
         console.print(f"FAILED {record.family} {record.seed} {record.trial}: {record.verdict} by {record.path} "
                       f"{record.reason}; oracle {record.oracle}", style="red", markup=False)  # fmt: skip

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from tests.soundness.exact_cone import FINGERPRINTS, HEAD, Cone, Exhausted, Work
 from tests.soundness.exact_ops import Context, Jet, Unknown, exact
 from tests.soundness.exact_table import operation
-from tests.soundness.program import _LOW, Call, Declined, Program, bind, record
+from tests.soundness.program import _LOW, Call, Declined, Program, bind, draws_again, record
 
 _CLOSE = 1e-9
 """A value known in floats only and nearer to a kink than this is not decided."""
@@ -166,6 +166,9 @@ class _Explorer:
         return tuple(float(x) for x in out.flat[HEAD:, 0])
 
     def _step(self, call: Call, env: dict[int, Any]) -> None:
+        if draws_again(call, env):
+            bind(env, call.result, call.drawn.double())
+            return
         overridden = any(isinstance(env.get(id(t)), Tensor) for t in call.tensors())
         args, kwargs = tree_map(lambda a: _bound(a, env), (call.args, call.kwargs))
         values = list(tree_iter((args, kwargs)))
@@ -177,6 +180,8 @@ class _Explorer:
         if call.mutates and (call.name == "copy_" or self._has_views(call.args[0], env)):
             raise Declined("a tensor with views is overwritten")
         if not any(isinstance(v, Jet) for v in values):
+            if call.mutates:  # branches share constants
+                args = (args[0].clone(), *args[1:])
             bind(env, call.result, call.function(*args, **kwargs))
             return
         ctx = Context(call, self.channels, self._sign, None if overridden else self.caches[self.at])

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -165,9 +166,9 @@ def run_network(family: str, seed: int, trials: int) -> list[CaseRecord]:
         except FxcheckError as error:
             spent = time.perf_counter() - started
             found = list(_refused(plan, seed, error, trials))
-        except Exception:
+        except Exception as error:
             spent = time.perf_counter() - started
-            found = [_crash({})]
+            found = [_crash(error, {})]
     found[0].seconds["capture"] = spent
     network = hashlib.blake2b(repr(plan).encode(), digest_size=8).hexdigest()
     return [replace(r, family=family, seed=seed, trial=i, network=network) for i, r in enumerate(found)]
@@ -192,8 +193,8 @@ def outcome(plan: Plan, point: Point) -> CaseRecord:
             bench = Bench(plan)
         except FxcheckError as error:
             return CaseRecord(REFUSED, reason=_code(error), text=str(error))
-        except Exception:
-            return _crash({})
+        except Exception as error:
+            return _crash(error, {})
         return run_case(bench, point, spent)
 
 
@@ -214,8 +215,8 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
         gap = bench.differs(point)
     except FxcheckError as error:
         return CaseRecord(REFUSED, reason=_code(error), text=str(error), seconds=seconds)
-    except Exception:
-        return _crash(seconds)
+    except Exception as error:
+        return _crash(error, seconds)
     if gap > _EQUAL:
         return CaseRecord(CRASHED, reason="its gradient is not the network's", distance=gap, seconds=seconds)
     touched, ties = sum(x.touched for x in step.layers), sum(x.ties for x in step.layers)
@@ -224,7 +225,10 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
     if trial % weight:
         return CaseRecord(step.verdict or "", path, reason, touched=touched, ties=ties, owed_to=owed, seconds=seconds)
     started = time.perf_counter()
-    found = judged(bench.net, point, step)
+    try:
+        found = judged(bench.net, point, step)
+    except Exception as error:
+        return _crash(error, seconds)
     seconds["oracle"] = time.perf_counter() - started
     return CaseRecord(
         step.verdict or "", path, reason, found.verdict, touched, ties, found.distance, found.note, owed, weight,
@@ -249,6 +253,9 @@ def _code(error: FxcheckError) -> str:
     return found.group() if found else type(error).__name__
 
 
-def _crash(seconds: dict[str, float]) -> CaseRecord:
-    trace = traceback.format_exc()
-    return CaseRecord(CRASHED, reason=trace.strip().splitlines()[-1][:120], text=trace, seconds=seconds)
+def _crash(error: Exception, seconds: dict[str, float]) -> CaseRecord:
+    """What was raised, and by which function of which file."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = (str(error).strip().splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {said[:80]} (in {last.name} of {Path(last.filename).name})"
+    return CaseRecord(CRASHED, reason=reason, text="".join(traceback.format_exception(error)), seconds=seconds)

@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from tests.soundness.exact import Pieces, pieces_of
+from tests.soundness.program import Declined
 from tests.soundness.sampled import NEAR, Landscape, Sample, directions, nearest, scale
 
 CLEAR = 1e-3
@@ -27,9 +28,8 @@ CLEAR = 1e-3
 _SHORT, _LONG = 1e6, 1.6e7
 """Numbers that the exact pieces may cost at first, and where nothing else helped: about 0.25 and 4 seconds."""
 _FIRST = 10
-_SPREAD = 1e-3
-"""Gradients whose coordinates lie further apart are compared coordinate by coordinate too, up to ``_FINE``."""
-_FINE = 1e-4
+_SPREAD, _LARGE = 1e-3, 1e3
+"""Gradients with coordinates that are smaller, beside 1 or beside others, or that are larger, are compared by coordinate."""
 BY_COORDINATE = "exact, by coordinate"
 """Who gives a verdict that no look at sizes can give."""
 _ROUNDS = 12
@@ -72,9 +72,12 @@ def judge(
 
     Returns:
         INSIDE: in the hull of gradients nearby that are derivatives. OUTSIDE: clearly not in the hull of all there are.
-        ROUNDING: outside, but computed touches, ties or sides are not the exact ones.
+        ROUNDING: outside, but computed touches, ties or sides are not the exact ones, or by backward's rounding only.
     """
-    return _Trial(Landscape(parameters, value), np.random.default_rng(seed), hints).judgement(exact, most)
+    try:
+        return _Trial(Landscape(parameters, value), np.random.default_rng(seed), hints).judgement(exact, most)
+    except Declined as error:
+        return Judgement(Verdict.UNSURE, note=f"it cannot be run in float64: {error}")
 
 
 class _Trial:
@@ -95,31 +98,65 @@ class _Trial:
         return self.pieces is not None and self.pieces.complete
 
     def judgement(self, exact: bool, most: int) -> Judgement:
-        """What is found, looked at again coordinate by coordinate where their sizes lie far apart."""
+        """What is found, looked at again coordinate by coordinate where sizes lie far apart: numbers beside large ones show
+        in no look at the whole."""
         found = self._judgement(exact, most)
-        if exact and found.verdict is Verdict.INSIDE and not self.land.low and self._spread() < _SPREAD:
-            return self._fine() or found
+        if exact and (found.verdict is Verdict.OUTSIDE or (found.verdict is Verdict.INSIDE and self._has_scales())):
+            return self._fine(found)
         return found
 
-    def _spread(self) -> float:
-        """The smallest of all coordinates of gradients that were met and are not zero, relative to the largest."""
+    def _has_scales(self) -> bool:
+        """Whether gradients that were met are large, or have coordinates of very different sizes."""
         sizes = np.abs(np.stack([self.found.gradient, *(s.gradient for s in self.nearby[:20])])).max(axis=0)
-        return float(sizes[sizes > 0].min(initial=np.inf) / (sizes.max(initial=0.0) or 1.0))
+        largest = float(sizes.max(initial=0.0))
+        small = (sizes > 0) & (sizes < _SPREAD * max(1.0, largest))
+        if largest > _LARGE or not small.any():
+            return largest > _LARGE
+        closer = [self.land.at(s.offset / 16) for s in self.nearby[:20]]
+        remaining = np.abs(np.stack([self.found.gradient, *(s.gradient for s in closer)])).max(axis=0)
+        return bool((remaining[small] > sizes[small] / 4).any())  # curvature would be gone
 
-    def _fine(self) -> Judgement | None:
-        """Outside in some coordinate that is small beside the others: by the exact pieces alone."""
-        pieces = self.pieces or pieces_of(self.land.parameters, self.land.value, branches=150, work=_SHORT)
-        if pieces is None or not pieces.complete or not len(pieces.proved) or pieces.rounded:
-            return None
-        vertices = np.concatenate([pieces.proved, pieces.possible])
-        sizes = np.abs(vertices).max(axis=0)
-        sizes = np.where(sizes > 0, sizes, sizes.max(initial=0.0) or 1.0)
-        scaled, target = vertices / sizes, self.found.gradient / sizes
-        out = target - nearest(target, scaled) @ scaled
-        distance = float(np.abs(out).max(initial=0.0))
-        if distance <= _FINE:
-            return None
-        return Judgement(Verdict.OUTSIDE, distance, BY_COORDINATE, "outside in a coordinate that is small beside others")
+    def _fine(self, coarse: Judgement) -> Judgement:
+        """The verdict with every coordinate in a unit of its own, which changes nothing about who is in a hull.
+
+        By the exact pieces if they are all there are. Otherwise samples can show that the gradient is inside, and leave a
+        ``coarse`` word that it is inside in doubt.
+        """
+        pieces = self.pieces
+        if coarse.verdict is Verdict.INSIDE and (pieces is None or not pieces.complete):
+            pieces = pieces_of(self.land.parameters, self.land.value, branches=4000, work=_LONG)
+        if pieces is not None and pieces.complete and pieces.rounded:
+            return coarse
+        if pieces is None or not pieces.complete or not len(pieces.proved):
+            if self._fits(self._vertices(possible=False), self.land.equal):
+                return Judgement(Verdict.INSIDE, note="in the hull of gradients nearby, by coordinate")
+            unsure = Judgement(Verdict.UNSURE, note="inside beside the largest coordinate only")
+            return unsure if coarse.verdict is Verdict.INSIDE else coarse
+        fine, rounding = self.land.fine, self.land.rounding()
+        every = np.concatenate([pieces.proved, pieces.possible])
+        if self._fits(pieces.proved, fine):
+            return Judgement(Verdict.INSIDE, by=BY_COORDINATE, note="in the hull of the exact gradients")
+        if self._fits(every, fine):
+            unsure = Judgement(Verdict.UNSURE, by=BY_COORDINATE, note="no curve reaches what contains it")
+            return unsure if coarse.verdict is Verdict.INSIDE else coarse
+        if self._fits(every, fine, rounding):
+            return Judgement(Verdict.ROUNDING, by=BY_COORDINATE, note="outside by no more than backward's own rounding")
+        if coarse.verdict is Verdict.OUTSIDE:
+            return coarse
+        distance = self._excess(every, fine) * fine
+        return Judgement(Verdict.OUTSIDE, distance, BY_COORDINATE, "outside in a coordinate, whatever the others' sizes")
+
+    def _fits(self, vertices: np.ndarray, relative: float, rounding: np.ndarray | float = 0.0) -> bool:
+        return len(vertices) > 0 and self._excess(vertices, relative, rounding) <= 1.0
+
+    def _excess(self, vertices: np.ndarray, relative: float, rounding: np.ndarray | float = 0.0) -> float:
+        """The distance to the hull in units that are each coordinate's tolerance: more than 1 is outside."""
+        sizes = np.abs(np.concatenate([vertices, self.found.gradient[None]])).max(axis=0)
+        tolerance = relative * np.where(sizes > 0, sizes, 1.0) + rounding
+        apart = vertices - self.found.gradient
+        spans = np.abs(apart).max(axis=0)
+        scaled = apart / np.where(spans > 0, spans, 1.0)
+        return float((np.abs(nearest(np.zeros(len(spans)), scaled) @ apart) / tolerance).max(initial=0.0))
 
     def _judgement(self, exact: bool, most: int) -> Judgement:
         if not self.found.finite:
@@ -163,7 +200,7 @@ class _Trial:
         if self.land.steepens(offset / NEAR, self.start):
             return Judgement(Verdict.NOT_LIPSCHITZ, note="difference quotients at the point grow without bound")
         along = self.random.standard_normal(self.land.total)
-        if self.land.differs(sample, along, 1e-3 * NEAR) and self.land.differs(sample, along, 1e-4 * NEAR):
+        if self.land.contradicts(sample, along):
             return Judgement(Verdict.NOT_AD, note="backward contradicts differences of values at a generic point")
         return None
 
@@ -190,8 +227,11 @@ class _Trial:
         rows = [s.gradient for s in self.nearby]
         if self.pieces is not None:
             rows += [*self.pieces.proved, *(self.pieces.possible if possible else ())]
-        unique = np.unique(np.round(np.stack(rows), 9), axis=0) if rows else np.zeros((0, self.land.total))
-        return unique
+        if not rows:
+            return np.zeros((0, self.land.total))
+        stacked = np.stack(rows)
+        sizes = np.abs(stacked).max(axis=0)
+        return stacked[np.unique(np.round(stacked / np.where(sizes > 0, sizes, 1.0), 9), axis=0, return_index=True)[1]]
 
     def _gap(self, possible: bool = False) -> tuple[float, np.ndarray]:
         """Relative distance to the hull, and the vector from there to backward's gradient."""

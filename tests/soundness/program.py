@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
+    drawn: Tensor | None = None
+    """Random numbers as they were drawn; the result may have been overwritten since."""
 
     @property
     def name(self) -> str:
@@ -41,6 +43,8 @@ class Call:
         return (a for a in tree_iter((self.args, self.kwargs)) if isinstance(a, Tensor))
 
 
+_DRAWS = {"bernoulli_", "uniform_", "normal_", "rand_like", "randn_like"}
+"""Calls whose result depends on no number in their arguments: whoever runs them again runs another program."""
 _STATISTICS = {"native_batch_norm", "_native_batch_norm_legit"}
 """They change running statistics only, which no derivative sees."""
 
@@ -52,7 +56,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        self.calls.append(Call(function, args, kwargs or {}, result))
+        call = Call(function, args, kwargs or {}, result)
+        self.calls.append(replace(call, drawn=result.detach().clone()) if call.name in _DRAWS else call)
         return result
 
 
@@ -81,17 +86,37 @@ class Program:
             leaves: float64 tensors in the place of the parameters; constants keep their stored values.
 
         Returns:
-            The scalar; decisions that Python took while recording are not taken again.
+            The scalar; decisions that Python took while recording are not taken again, random numbers not drawn again.
         """
         env: dict[int, Any] = {id(p): leaf for p, leaf in zip(self.parameters, leaves, strict=True)}
         for call in self.calls:
             if not any(id(t) in env for t in call.tensors()):
+                continue
+            if draws_again(call, env):
+                bind(env, call.result, _raised(call.drawn, {}).clone())
                 continue
             args, kwargs = tree_map(lambda a: _raised(a, env), (call.args, call.kwargs))
             if call.name == "_to_copy":
                 args, kwargs = args[:1], {"dtype": kwargs.get("dtype") or args[0].dtype}
             bind(env, call.result, call.function(*args, **kwargs))
         return env.get(id(self.output), self.output.double())
+
+
+def draws_again(call: Call, env: dict[int, Any]) -> bool:
+    """Whether a call draws random numbers, so that those of the recorded run stand in its place.
+
+    Args:
+        call: one of which an argument is in ``env``.
+        env: by identity, the values that depend on the parameters.
+
+    Raises:
+        Declined: the distribution depends on the parameters.
+    """
+    if torch.Tag.nondeterministic_seeded not in call.function.tags:
+        return False
+    if call.drawn is None or any(id(t) in env for t in tree_iter((call.args[1:], call.kwargs)) if isinstance(t, Tensor)):
+        raise Declined(f"{call.name} depends on the parameters")
+    return True
 
 
 def _raised(a: Any, env: dict[int, Any]) -> Any:

@@ -14,6 +14,10 @@ from tests.soundness.program import record
 NEAR = 1e-6
 """Size of a step away from the point."""
 _SLOPES = 1e-4
+_FLOOR = 1e-15
+_NOTHING = 1e-14
+_FINE = {torch.float64: 1e-7, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+"""Errors of backward relative to a coordinate: constants of kernels (a sixth in float32), rounding in low precision."""
 _EQUAL = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
 
@@ -52,6 +56,7 @@ class Landscape:
         program = record(parameters, value)
         dtypes = program.dtypes()
         self.equal = max((_EQUAL.get(d, 1e-3) for d in dtypes), default=1e-5)
+        self.fine = max((_FINE.get(d, 1e-3) for d in dtypes), default=1e-7)
         self.low = bool(dtypes - {torch.float64})
         self.program = program if self.low else None
 
@@ -75,6 +80,14 @@ class Landscape:
                 for p, c in zip(self.parameters, self.center, strict=True):
                     p.copy_(c)
 
+    def rounding(self) -> np.ndarray:
+        """How far rounding may have moved each coordinate of backward's gradient, about: its multiples round otherwise."""
+        here = self.here().gradient
+        if not (value := self.value()).requires_grad:
+            return np.zeros(self.total)
+        multiples = [self._sample(here, c * self.value(), self.parameters).gradient / c for c in (3.0, 0.7, 1.3)]
+        return 8 * np.abs(np.stack(multiples) - here).max(axis=0) + _FLOOR * max(1.0, abs(float(value.detach())))
+
     def _sample(self, offset: np.ndarray, value: Tensor, leaves: Sequence[Tensor]) -> Sample:
         if not value.requires_grad:
             return Sample(offset, float(value.detach()), np.zeros(self.total))
@@ -94,15 +107,28 @@ class Landscape:
 
     def differs(self, there: Sample, along: np.ndarray, step: float) -> bool:
         """Whether central differences contradict backward at a point."""
-        ahead, behind = self.at(there.offset + step * along).value, self.at(there.offset - step * along).value
-        measured, slope = (ahead - behind) / (2 * step), float(there.gradient @ along)
-        noise = 1e-14 * max(abs(ahead), abs(behind), 1.0) / step
+        measured, slope = self._measured(there, along, step), float(there.gradient @ along)
+        noise = 1e-14 * max(abs(there.value), 1.0) / step
         return abs(measured - slope) > 1e-3 * max(np.linalg.norm(along) * scale(there), abs(measured)) + noise
+
+    def contradicts(self, there: Sample, along: np.ndarray) -> bool:
+        """Whether differences at two steps contradict backward and agree with each other: rounding does not."""
+        steps = (1e-3 * NEAR, 1e-4 * NEAR)
+        if not all(self.differs(there, along, step) for step in steps):
+            return False
+        coarse, fine = (self._measured(there, along, step) for step in steps)
+        return abs(coarse - fine) <= 0.05 * max(abs(coarse), abs(fine), np.linalg.norm(along) * scale(there))
+
+    def _measured(self, there: Sample, along: np.ndarray, step: float) -> float:
+        return (self.at(there.offset + step * along).value - self.at(there.offset - step * along).value) / (2 * step)
 
     def steepens(self, v: np.ndarray, start: Sample) -> bool:
         """Whether difference quotients along a ray grow without bound: a jump, or an infinite slope."""
         q = [abs(self.at(e * v).value - start.value) / e for e in (1e-3, 1e-5, 1e-7)]
-        return q[2] > 1.2 * q[1] > 1.44 * q[0] and q[2] - q[0] > 0.1
+        if not (q[2] > 1.2 * q[1] > 1.44 * q[0] and q[2] - q[0] > 0.1):
+            return False
+        again = [abs(self.at(1e-7 * k * v).value - start.value) / 1e-7 for k in np.linspace(0.9, 1.1, 9)]
+        return max(again) - min(again) < 0.2 * q[2]  # rounding jumps to and fro
 
 
 def scale(*samples: Sample) -> float:
@@ -164,27 +190,28 @@ def nearest(point: np.ndarray, vertices: np.ndarray) -> np.ndarray:
         (K,) weights, not negative, with sum 1. Source: Wolfe, Finding the nearest point in a polytope, 1976.
     """
     shifted = vertices - point
-    gram = shifted @ shifted.T
-    size = max(1.0, float(np.abs(gram).max()))
-    corral = [int(np.argmin(np.diag(gram)))]
+    shifted = shifted / (np.abs(shifted).max() or 1.0)
+    corral = [int(np.argmin((shifted**2).sum(axis=1)))]
     weights = np.zeros(len(vertices))
     weights[corral] = 1.0
     for _ in range(20 * len(vertices) + 100):
-        slopes = gram @ weights
+        out = weights @ shifted
+        length = float(np.linalg.norm(out))
+        slopes = shifted @ (out / (length or 1.0))
         toward = int(np.argmin(slopes))
-        if weights @ slopes - slopes[toward] <= 1e-13 * size or toward in corral:
+        if length < _NOTHING or length - slopes[toward] <= _NOTHING or toward in corral:
             break
         corral.append(toward)
-        weights = _within(gram, corral, weights)
+        weights = _within(shifted, corral, weights)
     return weights
 
 
-def _within(gram: np.ndarray, corral: list[int], weights: np.ndarray) -> np.ndarray:
+def _within(shifted: np.ndarray, corral: list[int], weights: np.ndarray) -> np.ndarray:
     """Move to the nearest point of the corral's affine hull, dropping vertices that leave the simplex on the way."""
     while True:
-        inner = gram[np.ix_(corral, corral)] + 1.0
-        target = np.linalg.lstsq(inner, np.ones(len(corral)), rcond=1e-13)[0]
-        target /= target.sum()
+        first, *rest = shifted[corral]
+        moves = np.linalg.lstsq(np.stack([r - first for r in rest], axis=1), -first, rcond=1e-13)[0] if rest else np.zeros(0)
+        target = np.concatenate([[1.0 - moves.sum()], moves])
         now = weights[corral]
         leaving = target <= 1e-12
         fresh = np.zeros_like(weights)

@@ -26,8 +26,12 @@ class Table:
         """As GitHub renders it."""
         rule = ["---"] + ["---:"] * (len(self.columns) - 1)
         return "\n".join(
-            [f"### {self.title}", "", *(f"| {' | '.join(r)} |" for r in (self.columns, rule, *self.rows)), ""]
+            [f"### {self.title}", "", *(f"| {' | '.join(_cells(r))} |" for r in (self.columns, rule, *self.rows)), ""]
         )
+
+
+def _cells(row: Row) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in row]
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Tally:
     failures: list[CaseRecord] = field(default_factory=list)
     contradictions: list[CaseRecord] = field(default_factory=list)
     """Cases on which two ways of judging disagree."""
+    rounded: list[CaseRecord] = field(default_factory=list)
+    """Certified cases that are outside, by rounding as the oracle says."""
 
     @property
     def cases(self) -> int:
@@ -74,6 +80,7 @@ class Tally:
             self.seconds.update(r.seconds)
             self.failures += [r] if r.has_failed else []
             self.contradictions += [r] if CONTRADICTION in r.text else []
+            self.rounded += [r] if (r.verdict, r.oracle) == (CERTIFIED, Verdict.ROUNDING) else []
 
     def merge(self, other: Tally) -> None:
         """Add what another tally holds."""
@@ -83,6 +90,7 @@ class Tally:
             self.distinct.setdefault(name, set()).update(digests)
         self.failures += other.failures
         self.contradictions += other.contradictions
+        self.rounded += other.rounded
 
     def count(self, family: str = "", verdict: str = "", oracle: str | None = None) -> int:
         """Cases with the given family, verdict and oracle; all where they are not given."""
@@ -103,6 +111,7 @@ class Tally:
             self._by_reason(),
             self._by_family(),
             self._times(),
+            self._to_read(),
         ]
 
     def _summary(self) -> Table:
@@ -206,11 +215,22 @@ class Tally:
                    "not known", "certified and wrong")  # fmt: skip
         return Table("Families", columns, tuple(rows))
 
+    def _to_read(self) -> Table:
+        """The cases that somebody must look at, by what makes them again."""
+        held = [(r, "failed") for r in self.failures] + [(r, "rounding") for r in self.rounded]
+        held += [(r, "contradiction") for r in self.contradictions]
+        rows = [(f"{r.family} {r.seed} {r.trial}", why, r.verdict, str(r.oracle), f"{r.distance:.2g}",
+                 r.reason or "; ".join(r.path), r.text.splitlines()[0] if r.text else "")
+                for r, why in held[:_MOST_TO_READ]]  # fmt: skip
+        columns = ("family, seed, trial", "why", "verdict", "oracle", "distance", "by", "note")
+        return Table(f"Cases to read ({len(held):,})", columns, tuple(rows))
+
     def _times(self) -> Table:
         rows = [(k, f"{s:.1f}", f"{1000 * s / max(1, self.cases):.1f}") for k, s in sorted(self.seconds.items())]
         return Table("Time", ("stage", "seconds", "ms a case"), tuple(rows))
 
 
+_MOST_TO_READ = 100
 _WRONG = (Verdict.OUTSIDE, Verdict.NOT_AD, Verdict.NOT_LIPSCHITZ)
 
 

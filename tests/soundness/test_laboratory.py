@@ -273,3 +273,17 @@ def test_a_written_test_runs_by_itself_and_passes_once_the_fault_is_gone(tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_a_crash_says_what_crashed_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("vector")
+
+    monkeypatch.setattr("tests.soundness.laboratory.hints_from", fail)
+    monkeypatch.setattr("tests.soundness.oracle._Trial.judgement", fail)
+    found = run_network("trap:lemma 7", 0, 2)
+    assert [r.verdict for r in found].count(CRASHED) >= 1
+    assert all(r.reason == "KeyError: 'vector' (in fail of test_laboratory.py)" for r in found if r.verdict == CRASHED)
+    tally = Tally()
+    tally.add(found)
+    assert "KeyError: 'vector' (in fail of test_laboratory.py)" in tally._to_read().markdown()

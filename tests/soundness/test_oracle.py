@@ -207,6 +207,109 @@ def test_bfloat16() -> None:
     assert judge([w], lambda: (relu(F.linear(x, w)) - relu(-F.linear(x, w))).sum()).verdict is OUTSIDE
 
 
+def test_random_numbers_are_drawn_once() -> None:
+    """In float32 the neighbourhood is read in float64, under the masks that float32 drew."""
+    x = torch.tensor([[1.0, -1.0], [1.0, 2.0], [-2.0, 1.0], [1.0, 1.0], [3.0, -1.0]])
+    (w,) = leaves([[1.0, 0.0], [0.0, -1.0]], dtype=torch.float32)
+
+    def value(turned: bool) -> Tensor:
+        torch.manual_seed(3)
+        y = F.dropout(F.linear(x, w), 0.5)
+        return (relu(y) - relu(-y) if turned else relu(F.linear(y, w))).sum()
+
+    for seed in range(3):
+        assert judge([w], lambda: value(False), seed=seed).verdict is INSIDE
+    pieces = pieces_of([w], lambda: value(False))
+    assert pieces is not None and pieces.complete and len(pieces.proved) > 1
+    w.data.zero_()  # relu(y) - relu(-y) is y, and AD's gradient is 0
+    assert judge([w], lambda: value(True)).verdict is OUTSIDE
+    assert judge([w], lambda: value(True), exact=False, most=60).verdict is OUTSIDE
+
+
+def test_random_numbers_that_depend_on_the_parameters_are_not_judged() -> None:
+    (w,) = leaves(0.5, dtype=torch.float32)
+    assert judge([w], lambda: w * torch.bernoulli(w)).verdict is Verdict.UNSURE
+
+
+# Coordinates of very different sizes --------------------------------------------------------------
+
+
+def straight(x: Tensor) -> Tensor:
+    """x, where AD gives 0 at 0."""
+    return relu(x) - relu(-x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [
+        (lambda a, b: 1e6 * a.abs() + straight(b), OUTSIDE),
+        (lambda a, b: 1e6 * a + straight(b), OUTSIDE),
+        (lambda a, b: a.abs() + straight(1e-6 * b), OUTSIDE),
+        (lambda a, b: 1e6 * relu(1e6 * a) + straight(b), OUTSIDE),
+        (lambda a, b: 1e6 * (a + b).abs() + 2 * straight(b) - straight(a), OUTSIDE),
+        (lambda a, b: straight(1e-6 * b) + 0 * a, OUTSIDE),
+        (lambda a, b: 1e-12 * straight(a - b), OUTSIDE),
+        (lambda a, b: 1e-12 * (a - b).abs(), INSIDE),
+        (lambda a, b: 2e6 * a.abs() - b.abs(), INSIDE),
+        (lambda a, b: 1e12 * a.abs() - (3 * b).abs() - a.abs(), INSIDE),
+        (lambda a, b: 1e6 * relu(1e-6 * a) - 1e6 * (1e6 * b).abs() + a.abs() - (a + b).abs(), INSIDE),
+    ],
+)
+def test_a_number_beside_a_large_one_counts(function: Callable[..., Tensor], verdict: Verdict, dtype: torch.dtype) -> None:
+    a, b = leaves(0.0, 0.0, dtype=dtype)
+    judgement = judge([a, b], lambda: function(a, b))
+    assert judgement.verdict is verdict, judgement
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_number_beside_a_large_one_counts_in_a_triangle(dtype: torch.dtype) -> None:
+    """AD's gradient is a vertex plus (0, k) for a small k: outside for one sign, inside for the other."""
+
+    def value(k: float) -> Tensor:
+        y = 1e6 * a.abs() + torch.stack([a + b, b - a, 2 * b]).max(dim=0).values  # dC has b between 1 and 2, AD 1
+        return y + k * straight(b)
+
+    a, b = leaves(0.0, 0.0, dtype=dtype)
+    assert judge([a, b], lambda: value(0.0)).verdict is INSIDE
+    assert judge([a, b], lambda: value(-0.5)).verdict is INSIDE  # AD still 1, dC between 0.5 and 1.5
+    assert judge([a, b], lambda: value(0.5)).verdict is OUTSIDE  # between 1.5 and 2.5
+
+
+def test_a_number_within_a_large_coordinate_counts() -> None:
+    (w,) = leaves(0.0)
+    assert judge([w], lambda: 1e6 * w + straight(w)).verdict is OUTSIDE
+    assert judge([w], lambda: 1e6 * w + w.abs()).verdict is INSIDE
+
+
+def test_no_word_is_better_than_inside_where_only_samples_are_known() -> None:
+    a, b = leaves(0.0, 0.0)
+    assert judge([a, b], lambda: 1e6 * a.abs() + straight(torch.special.erfcx(b) - 1)).verdict is not INSIDE
+    assert judge([a, b], lambda: 1e6 * a.abs() + (torch.special.erfcx(b) - 1).abs()).verdict is INSIDE
+
+
+def test_backwards_own_rounding_is_no_wrong_gradient() -> None:
+    (w,) = leaves(0.0)
+    judgement = judge([w], lambda: 1e16 * w + w - 1e16 * w)
+    assert judgement.verdict is Verdict.ROUNDING, judgement
+
+
+def test_nearest_where_coordinates_lie_far_apart() -> None:
+    """Corners of a box; the point is a corner in some coordinates and inside in others."""
+    sides = [(0.0, 2.0), (1999998.0, 2000001.0), (1999999.0, 2000002.0), (-2e-6, 2e-6), (-2e-12, 2e-6)]
+    corners = np.array(np.meshgrid(*sides)).reshape(5, -1).T
+    for inside in ([0.0, 1999999.0, 2000001.0, -2e-6, 0.0], [1.0, 1999998.0, 2000000.0, 1e-6, 2e-6]):
+        found = nearest(np.array(inside), corners) @ corners
+        assert found == pytest.approx(np.array(inside), rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e6, 1e15])
+def test_nearest_at_any_size(size: float) -> None:
+    vertices = size * np.array([[-1.0, -2.0, 1.0], [-1.0, 2.0, 1.0], [1.0, -2.0, 1.0], [1.0, 2.0, 1.0]])
+    weights = nearest(size * np.array([0.25, 0.5, 0.0]), vertices)
+    assert weights @ vertices == pytest.approx(size * np.array([0.25, 0.5, 1.0]), rel=1e-9)
+
+
 # Two ways to one answer -------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -174,3 +175,22 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         soundness._write(path, "new")
     assert path.read_text(encoding="utf-8") == "old" and _left(tmp_path) == {"report.md"}
+
+
+def test_the_tables_are_kept_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.soundness.laboratory import CaseRecord
+    from tools import soundness
+
+    report = tmp_path / "report.md"
+
+    def results(*_: object) -> Iterator[list[CaseRecord]]:
+        yield [CaseRecord("certified", oracle="inside", family="kept")]
+        assert "| kept |" in report.read_text(encoding="utf-8")
+        yield [CaseRecord("certified", oracle="rounding", family="rounded", seed=7)]
+        assert "| rounded 7 0 | rounding |" in report.read_text(encoding="utf-8")
+
+    monkeypatch.setattr(soundness, "_results", results)
+    hunt = soundness.Hunt(("trap:lemma 7",), 0, 1, 1, 60.0, 0)
+    tally = soundness.run(hunt, lambda so_far: soundness._keep(so_far, report), every=0.0)
+    assert tally.cases == 2 and _left(tmp_path) == {"report.md"}
+    soundness._keep(tally, tmp_path / "no" / "such" / "folder")
