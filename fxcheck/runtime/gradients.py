@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.observed import Observation
-from fxcheck.runtime.operands import dense
+from fxcheck.runtime.operands import Entries, pulled_back
 from fxcheck.runtime.rows import Row, RowKind, Slot
 
 
@@ -39,15 +38,10 @@ class Gradients:
     def of(self, at: Observation, weights: Sequence[tuple[int, float]], names: Sequence[str]) -> list[Tensor | None]:
         """The gradient of a weighted sum of entries of the observed tensor by the named parameters."""
         self.calls += 1
-        seed = at.like.new_zeros(prod(at.shape))
-        for entry, weight in weights:
-            seed[entry] += weight
+        entries, factors = zip(*weights, strict=True)
+        group = Entries(at.operand, torch.tensor(entries, dtype=torch.int64))
         wanted = [self.parameters[n] for n in names]
-        with torch.enable_grad():
-            found = torch.autograd.grad(
-                [at.edge], wanted, [seed.reshape(at.shape)], retain_graph=True, allow_unused=True
-            )  # fmt: skip
-        return dense(found)
+        return list(pulled_back([group], [torch.tensor(factors, dtype=torch.float64)], wanted))
 
     def fill(self, row: Row, names: Sequence[str]) -> None:
         """Compute a row on all the named (fresh) coordinates; its slots are those that are not zero.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from fxcheck.records.checks import Check
+from fxcheck.runtime.operands import Operand
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,10 @@ class Observation:
     """Zero-dimensional, with the observed tensor's dtype and device."""
     sources: tuple[tuple[Tensor, Tensor], ...]
     """Operand and result of each affine source of the check, where the program holds them."""
+
+    @property
+    def operand(self) -> Operand:
+        return Operand(self.edge, self.shape, self.like)
 
 
 @dataclass(frozen=True, eq=False)
