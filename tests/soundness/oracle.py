@@ -17,11 +17,12 @@ from enum import StrEnum
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tests.soundness.exact import Pieces, pieces_of
 from tests.soundness.program import Declined
-from tests.soundness.sampled import NEAR, Landscape, Sample, directions, nearest, scale
+from tests.soundness.sampled import _FINE, NEAR, Landscape, Sample, directions, nearest, scale
 
 CLEAR = 1e-3
 """Relative distance to the hull of all that was found beyond which a gradient is outside."""
@@ -132,28 +133,35 @@ class _Trial:
                 return Judgement(Verdict.INSIDE, note="in the hull of gradients nearby, by coordinate")
             unsure = Judgement(Verdict.UNSURE, note="inside beside the largest coordinate only")
             return unsure if coarse.verdict is Verdict.INSIDE else coarse
-        fine, rounding = self.land.fine, self.land.rounding()
+        fine = self.land.fine
         every = np.concatenate([pieces.proved, pieces.possible])
         if self._fits(pieces.proved, fine):
             return Judgement(Verdict.INSIDE, by=BY_COORDINATE, note="in the hull of the exact gradients")
         if self._fits(every, fine):
             unsure = Judgement(Verdict.UNSURE, by=BY_COORDINATE, note="no curve reaches what contains it")
             return unsure if coarse.verdict is Verdict.INSIDE else coarse
-        if self._fits(every, fine, rounding):
+        if self._is_rounding(every):
             return Judgement(Verdict.ROUNDING, by=BY_COORDINATE, note="outside by no more than backward's own rounding")
         if coarse.verdict is Verdict.OUTSIDE:
             return coarse
-        distance = self._excess(every, fine) * fine
+        distance = self._excess(every, fine, self.found.gradient) * fine
         return Judgement(Verdict.OUTSIDE, distance, BY_COORDINATE, "outside in a coordinate, whatever the others' sizes")
 
-    def _fits(self, vertices: np.ndarray, relative: float, rounding: np.ndarray | float = 0.0) -> bool:
-        return len(vertices) > 0 and self._excess(vertices, relative, rounding) <= 1.0
+    def _is_rounding(self, vertices: np.ndarray) -> bool:
+        """Whether backward in float64 is inside, or no further outside than it rounds, and the program's own no further off."""
+        terms = self.land.terms()
+        exact, low = (self.land.rounding(terms, low) for low in (False, True))
+        near = np.abs(self.found.gradient - self.start.gradient) <= low
+        return bool(near.all()) and self._excess(vertices, _FINE[torch.float64], self.start.gradient, exact) <= 1.0
 
-    def _excess(self, vertices: np.ndarray, relative: float, rounding: np.ndarray | float = 0.0) -> float:
-        """The distance to the hull in units that are each coordinate's tolerance: more than 1 is outside."""
-        sizes = np.abs(np.concatenate([vertices, self.found.gradient[None]])).max(axis=0)
+    def _fits(self, vertices: np.ndarray, relative: float) -> bool:
+        return len(vertices) > 0 and self._excess(vertices, relative, self.found.gradient) <= 1.0
+
+    def _excess(self, vertices: np.ndarray, relative: float, point: np.ndarray, rounding: np.ndarray | float = 0.0) -> float:
+        """The distance of a point to the hull in units that are each coordinate's tolerance: more than 1 is outside."""
+        sizes = np.abs(np.concatenate([vertices, point[None]])).max(axis=0)
         tolerance = relative * np.where(sizes > 0, sizes, 1.0) + rounding
-        apart = vertices - self.found.gradient
+        apart = vertices - point
         spans = np.abs(apart).max(axis=0)
         scaled = apart / np.where(spans > 0, spans, 1.0)
         return float((np.abs(nearest(np.zeros(len(spans)), scaled) @ apart) / tolerance).max(initial=0.0))

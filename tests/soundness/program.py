@@ -79,11 +79,12 @@ class Program:
                 found.update(t.dtype for t in results if t.dtype.is_floating_point)
         return found
 
-    def lifted(self, leaves: Sequence[Tensor]) -> Tensor:
+    def lifted(self, leaves: Sequence[Tensor], noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The scalar in float64 with other values of the parameters, differentiable by ``leaves``.
 
         Args:
             leaves: float64 tensors in the place of the parameters; constants keep their stored values.
+            noise: applied to the gradients that arrive at intermediate results.
 
         Returns:
             The scalar; decisions that Python took while recording are not taken again, random numbers not drawn again.
@@ -98,7 +99,11 @@ class Program:
             args, kwargs = tree_map(lambda a: _raised(a, env), (call.args, call.kwargs))
             if call.name == "_to_copy":
                 args, kwargs = args[:1], {"dtype": kwargs.get("dtype") or args[0].dtype}
-            bind(env, call.result, call.function(*args, **kwargs))
+            found = call.function(*args, **kwargs)
+            for t in tree_iter(found) if noise is not None else ():
+                if isinstance(t, Tensor) and t.requires_grad:
+                    t.register_hook(noise)
+            bind(env, call.result, found)
         return env.get(id(self.output), self.output.double())
 
 

@@ -14,9 +14,9 @@ from tests.soundness.program import record
 NEAR = 1e-6
 """Size of a step away from the point."""
 _SLOPES = 1e-4
-_FLOOR = 1e-15
+_FLOOR, _NOISE, _UNIT = 1e-15, 1e-6, 2.0**-53
 _NOTHING = 1e-14
-_FINE = {torch.float64: 1e-7, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+_FINE = {torch.float64: 1e-7, torch.float32: 3e-7, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Errors of backward relative to a coordinate: constants of kernels (a sixth in float32), rounding in low precision."""
 _EQUAL = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
@@ -53,12 +53,13 @@ class Landscape:
         self.sizes = [p.numel() for p in parameters]
         self.total = sum(self.sizes)
         self.center = [p.detach().clone() for p in parameters]
-        program = record(parameters, value)
-        dtypes = program.dtypes()
+        self.recorded = record(parameters, value)
+        dtypes = self.recorded.dtypes()
+        self.unit = max((torch.finfo(d).eps / 2 for d in dtypes), default=_UNIT)
         self.equal = max((_EQUAL.get(d, 1e-3) for d in dtypes), default=1e-5)
         self.fine = max((_FINE.get(d, 1e-3) for d in dtypes), default=1e-7)
         self.low = bool(dtypes - {torch.float64})
-        self.program = program if self.low else None
+        self.program = self.recorded if self.low else None
 
     def here(self) -> Sample:
         """What the program under test computes at the point itself."""
@@ -80,13 +81,28 @@ class Landscape:
                 for p, c in zip(self.parameters, self.center, strict=True):
                     p.copy_(c)
 
-    def rounding(self) -> np.ndarray:
-        """How far rounding may have moved each coordinate of backward's gradient, about: its multiples round otherwise."""
-        here = self.here().gradient
-        if not (value := self.value()).requires_grad:
-            return np.zeros(self.total)
-        multiples = [self._sample(here, c * self.value(), self.parameters).gradient / c for c in (3.0, 0.7, 1.3)]
-        return 8 * np.abs(np.stack(multiples) - here).max(axis=0) + _FLOOR * max(1.0, abs(float(value.detach())))
+    def terms(self) -> np.ndarray:
+        """The size of the numbers that backward adds up to each coordinate, about, however they cancel: every gradient on the
+        way is disturbed by itself."""
+        generator = torch.Generator().manual_seed(0)
+
+        def disturbed(g: Tensor) -> Tensor:
+            return g * (1 + _NOISE * torch.randn(g.shape, generator=generator, dtype=g.dtype))
+
+        found = []
+        for noise in (None, *[disturbed] * 4):
+            leaves = [c.double().requires_grad_() for c in self.center]
+            found.append(self._sample(np.zeros(self.total), self.recorded.lifted(leaves, noise), leaves).gradient)
+        return np.abs(np.stack(found[1:]) - found[0]).max(axis=0) / _NOISE
+
+    def rounding(self, terms: np.ndarray, low: bool) -> np.ndarray:
+        """How far rounding may have moved each coordinate, in float64 or as the program computes.
+
+        Args:
+            terms: as ``terms`` gives them.
+            low: whether in the program's own precision.
+        """
+        return 2 * (self.unit if low else _UNIT) * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
 
     def _sample(self, offset: np.ndarray, value: Tensor, leaves: Sequence[Tensor]) -> Sample:
         if not value.requires_grad:

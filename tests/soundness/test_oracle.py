@@ -292,6 +292,14 @@ def test_backwards_own_rounding_is_no_wrong_gradient() -> None:
     (w,) = leaves(0.0)
     judgement = judge([w], lambda: 1e16 * w + w - 1e16 * w)
     assert judgement.verdict is Verdict.ROUNDING, judgement
+    a, b = leaves(0.0, 0.0, dtype=torch.float32)
+    absorbed = [lambda k=k: (1e6 * a).expand(2).sum() - 2e6 * a + k * a + 1e6 * b for k in (3e-6, 3e-3)]
+    for value in absorbed:
+        a.grad = None
+        value().backward()
+        assert float(a.grad) in (0.0, pytest.approx(3e-3, abs=0.1))  # 3e-6 beside 1e6 is lost in float32
+        assert judge([a, b], value).verdict in (Verdict.ROUNDING, INSIDE)
+    assert judge([a, b], lambda: absorbed[0]() + straight(b)).verdict is OUTSIDE
 
 
 def test_nearest_where_coordinates_lie_far_apart() -> None:
