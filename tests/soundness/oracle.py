@@ -30,6 +30,8 @@ _FIRST = 10
 _SPREAD = 1e-3
 """Gradients whose coordinates lie further apart are compared coordinate by coordinate too, up to ``_FINE``."""
 _FINE = 1e-4
+_NOISE = 1e-15
+"""A coordinate that is smaller still, relative to the largest, is what rounding left of 0."""
 BY_COORDINATE = "exact, by coordinate"
 """Who gives a verdict that no look at sizes can give."""
 _ROUNDS = 12
@@ -113,7 +115,8 @@ class _Trial:
             return None
         vertices = np.concatenate([pieces.proved, pieces.possible])
         sizes = np.abs(vertices).max(axis=0)
-        sizes = np.where(sizes > 0, sizes, sizes.max(initial=0.0) or 1.0)
+        largest = sizes.max(initial=0.0) or 1.0
+        sizes = np.where(sizes > _NOISE * largest, sizes, largest)
         scaled, target = vertices / sizes, self.found.gradient / sizes
         out = target - nearest(target, scaled) @ scaled
         distance = float(np.abs(out).max(initial=0.0))
