@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fxcheck.records.bias import EntryClass, Moved
 from fxcheck.records.graph import Node, OpenSize, Ref, refs_in
 from fxcheck.records.semantics import Kind, Transfer
 
-MOST_LABELS = 2**24
+MOST_LABELS = 2**22
 """Entries of one tensor, or of the parameter, that are followed."""
 
 _SHAPES = frozenset({
@@ -78,9 +79,11 @@ def follow_entries(
 
 
 def _moved(labels: Tensor, count: int) -> Moved:
-    held = labels[labels != 0].to(torch.int64)
+    spread = [stride == 0 and size > 1 for size, stride in zip(labels.shape, labels.stride(), strict=True)]
+    once = labels[tuple(slice(1) if s else slice(None) for s in spread)]
+    held = once[once != 0].to(torch.int64)
     up, down = (torch.bincount(side - 1, minlength=count) for side in (held[held > 0], -held[held < 0]))
-    return Moved(_mask(up > 0), _mask(down > 0), _mask(up + down > 1))
+    return Moved(_mask(up > 0), _mask(down > 0), _mask(up + down > (0 if any(spread) else 1)))
 
 
 def _mask(chosen: Tensor) -> int:
@@ -148,8 +151,8 @@ class _Follower:
             raise _UnknownError
         return labels
 
-    def _aligned(self, id_: int, node: Node) -> Tensor:
-        """Labels of an operand that is broadcast to the node's shape, samples to samples."""
+    def _aligned(self, id_: int, node: Node, factor: float = 1.0) -> Tensor:
+        """Labels of an operand that is broadcast to the node's shape, samples to samples, under a factor's sign."""
         operand, shape = self.nodes[id_], self._shape(node)
         labels, same_rank = self._tensor(id_), len(operand.shape or ()) == len(shape)
         if self._holds_samples(operand):
@@ -158,7 +161,7 @@ class _Follower:
             aligned = not (same_rank and self._holds_samples(node) and labels.shape[0] != 1)
         if not aligned:
             raise _UnknownError
-        return labels.expand(shape)
+        return (labels if factor > 0 else -labels).expand(shape)
 
     # One rule per transfer -------------------------------------------------------------------------
 
@@ -246,12 +249,9 @@ class _Follower:
         scales = self.facts.semantics[node.id].scales or (1.0,) * len(names)
         if len(scales) != len(names) or any(isinstance(s, bool) or s == 0 for s in scales):
             raise _UnknownError
-        total = torch.zeros((), dtype=torch.float64)
-        for name, scale in zip(names, scales, strict=True):
-            value = node.arguments[name]
-            if isinstance(value, Ref) and value.id in self.influenced:
-                total = _joined(total, self._aligned(value.id, node) * math.copysign(1.0, scale))
-        return total
+        values = [(node.arguments[name], scale) for name, scale in zip(names, scales, strict=True)]
+        terms = [self._aligned(v.id, node, s) for v, s in values if isinstance(v, Ref) and v.id in self.influenced]
+        return reduce(_joined, terms)
 
     def _scaled(self, node: Node) -> Tensor:
         """Times or over what the parameter does not influence and has one sign."""
@@ -261,15 +261,16 @@ class _Follower:
         is_left = isinstance(value, Ref) and value.id == source
         if divides and (node.arguments.get("rounding_mode") is not None or not is_left):
             raise _UnknownError
-        return self._aligned(source, node) * self._sign(other if is_left else value)
+        return self._aligned(source, node, self._number(other if is_left else value))
 
-    def _sign(self, factor: Any) -> float:
+    def _number(self, factor: Any) -> float:
+        """A factor's value, or 1 for one that is known to be positive."""
         number = self.facts.constants.get(factor.id) if isinstance(factor, Ref) else factor
         if isinstance(factor, Ref) and number is None and self.facts.lower.get(factor.id, -math.inf) > 0:
             return 1.0
         if isinstance(number, bool) or not isinstance(number, (int, float)) or number == 0:
             raise _UnknownError
-        return math.copysign(1.0, number)
+        return number
 
     def _affine(self, node: Node) -> Tensor:
         """The bias of a layer whose other operands the parameter does not influence."""
@@ -284,7 +285,6 @@ class _Follower:
 
 def _joined(a: Tensor, b: Tensor) -> Tensor:
     """Labels of a sum: an entry that two entries of the parameter move, or one in both directions, has none."""
-    a, b = torch.broadcast_tensors(a, b)
     if bool(((a != 0) & (b != 0) & (a != b)).any()):
         raise _UnknownError
     return torch.where(a == 0, b, a)

@@ -55,10 +55,10 @@ def first_entry_for_all(right: Any) -> Any:
     return lambda a, b: right(a, b * (a == 0))
 
 
-@fault("5.5", "passes.follow_entries:_Follower._scaled", f"{VERDICTS}[CReLU on one half, by a factor]")
+@fault("5.5", "passes.follow_entries:_Follower._number", f"{VERDICTS}[CReLU on one half, by a factor]")
 def labels_without_signs(right: Any) -> Any:
     """A negative factor leaves the direction of a bias entry as it was."""
-    return lambda self, node: right(self, node).abs()
+    return lambda self, factor: abs(right(self, factor))
 
 
 @fault("5.5", "passes.follow_entries:_Follower._labelled",
