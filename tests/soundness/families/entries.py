@@ -70,11 +70,15 @@ def meeting(rng: random.Random) -> Plan:
     d = Draft(rng, rng.choice([(1, 2), (2, 2), (3, 2), (2, 1, 3)]), weights=ZEROS)
     y = _layer(d)
     a, b = (d.add("chunk", y, args=(i, 1)) for i in (0, 1))
-    match rng.randrange(5):
+    match rng.randrange(7):
         case 0:
             b = d.add("add", b, a, args=(rng.choice([1, -1, 2]),))
         case 1:
             a = d.add("cat", a, b)
+        case 5:
+            a, b = d.add("add", a, b), d.add("add", b, a)
+        case 6:
+            a = d.add("cat", a, d.add("scale", a, args=(rng.choice([-1, -2]),)))
         case 2:
             b = d.add("chunk", d.add("roll", y, args=(1,)), args=(1, 1))
         case 3:
@@ -89,7 +93,7 @@ def meeting(rng: random.Random) -> Plan:
 def one_sample(rng: random.Random) -> Plan:
     """A minibatch of one: layers with shared biases and one side beside layers with distinct ones and two sides."""
     act = rng.choice(list(TWO_SIDED))
-    d = Draft(rng, rng.choice([(1, 1, 3), (1, 2, 2), (1, 2)]), data=TWO_SIDED[act], one_sample=True, weights=ZEROS)
+    d = Draft(rng, rng.choice([(1, 1, 3), (1, 2, 2), (1, 2)]), data=TWO_SIDED[act], **_asked(rng))
     if len(d.shape()) > 2:
         d.affine(bias=True)
         d.act("relu", "leaky_relu", "abs", "h")
@@ -111,11 +115,12 @@ def one_sample(rng: random.Random) -> Plan:
 def one_sample_twice(rng: random.Random) -> Plan:
     """A minibatch of one in which some bias entry reaches two entries with kinks that ask for different coins."""
     act = rng.choice(list(TWO_SIDED))
-    d = Draft(rng, (1, 2), data=TWO_SIDED[act], one_sample=True, weights=ZEROS)
-    y = d.affine(bias=True, width=2)
-    match rng.randrange(5):
-        case 0:
-            z = d.add("cat", y, d.add("shift", y, args=(rng.choice([2, 3, 6]),)))
+    d = Draft(rng, (1, rng.choice([1, 2])), data=TWO_SIDED[act], **_asked(rng))
+    y = d.affine(bias=True, width=rng.choice([1, 2]))
+    match rng.randrange(6):
+        case 0 | 5:
+            apart = TWO_SIDED[act][-1] - TWO_SIDED[act][0]
+            z = d.add("cat", y, d.add("shift", y, args=(rng.choice([apart, apart, 1]),)))
         case 1:
             z = d.add("add", y, d.add("flip", y, args=(1,)))
         case 2:
@@ -128,6 +133,11 @@ def one_sample_twice(rng: random.Random) -> Plan:
     if rng.random() < 0.5:
         d.combine(a, d.act(act, "relu", on=d.add("scale", y, args=(-1,))))
     return d.plan()
+
+
+def _asked(rng: random.Random) -> dict[str, object]:
+    """Mostly T1, for a step that is one forward or that wrongly has two."""
+    return {"one_sample": rng.random() < 0.8, "weights": ZEROS, "forwards": rng.choice([1, 1, 2])}
 
 
 def _joined(d: Draft, a: str, b: str) -> Plan:
