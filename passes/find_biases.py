@@ -35,16 +35,16 @@ def find_biases(facts: Annotated, cuts: Mapping[int, int], wanted: Iterable[int]
         wanted: pre-activations to describe.
 
     Returns:
-        For each wanted node its entry classes.
+        Entry classes of the wanted nodes, and of all nodes that they are computed from.
 
-    Source: theory 4.7. Departs from it in tracking whole parameters, not single bias entries: a certificate moves
-    all entries of a parameter together, which is coarser and sound.
+    Source: theory 4.7. Departs from it in tracking whole parameters, not single bias entries: moving all entries of a
+    parameter together is coarser and sound. Where it is too coarse, ``follow_entries`` tells the entries apart.
     """
     interpreter = _Interpreter(facts, cuts)
     wanted = list(wanted)
     for node in interpreter.region(wanted):
         interpreter.classes[node] = interpreter.describe(facts.graph.nodes[node])
-    return {node: interpreter.of(node) for node in wanted}
+    return {**interpreter.classes, **{node: interpreter.of(node) for node in wanted}}
 
 
 class _Interpreter:

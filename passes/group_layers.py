@@ -14,10 +14,12 @@ from functools import reduce
 
 from fxcheck.passes.annotate import Annotated
 from fxcheck.passes.find_biases import find_biases
+from fxcheck.passes.follow_entries import follow_entries
 
 from fxcheck.records.bias import EntryClass
 from fxcheck.records.layer import Group, Unit, UnitKind
 from fxcheck.records.semantics import Kind, Transfer
+from fxcheck.theory.certificate import worth_following
 
 Certified = Callable[[tuple[Unit, ...], int], bool]
 """Whether units taken as one group are certified by a bias among the parameters of a mask."""
@@ -49,7 +51,14 @@ def _describe(facts: Annotated, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
     wanted = {n for u in units for n in u.inputs}
     # An input that is itself a cut is described as one: nothing of its parameters is fresh behind it.
     classes = find_biases(facts, cuts, wanted)
-    return tuple(replace(u, classes=_joined([classes[n] for n in u.inputs])) for u in units)
+    described = tuple(replace(u, classes=_joined([classes[n] for n in u.inputs])) for u in units)
+    for p in _bits(worth_following(described, facts.graph.batch)):
+        moved = follow_entries(facts, cuts, classes, p)
+        described = tuple(
+            replace(u, moved={**u.moved, p: moved[u.inputs[0]]}) if len(u.inputs) == 1 and u.inputs[0] in moved else u
+            for u in described
+        )
+    return described
 
 
 def _joined(parts: list[tuple[EntryClass, ...]]) -> tuple[EntryClass, ...]:

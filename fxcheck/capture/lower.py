@@ -14,7 +14,7 @@ from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
 from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
-from fxcheck.records.graph import Graph, Node, Ref
+from fxcheck.records.graph import Graph, Node, OpenSize, Ref
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
@@ -132,12 +132,13 @@ class _Lowering:
     def emit(self, op: str, arguments: Mapping[str, Any], value: Any, **extra: Any) -> int:
         """Append a node whose example value (a tensor, or a tuple of them) is given."""
         shape, dtype = None, None
+        symbols: tuple[str, ...] = ()
         outputs: tuple[tuple[tuple[int, ...], str] | None, ...] = ()
         if isinstance(value, torch.Tensor):
-            shape, dtype = _shape(value), _dtype(value.dtype)
+            shape, dtype, symbols = _shape(value), _dtype(value.dtype), _symbols(value)
         elif isinstance(value, (tuple, list)):
             outputs = tuple((_shape(v), _dtype(v.dtype)) if isinstance(v, torch.Tensor) else None for v in value)
-        node = Node(len(self.nodes), op, dict(arguments), shape, dtype, outputs=outputs, **extra)
+        node = Node(len(self.nodes), op, dict(arguments), shape, dtype, outputs=outputs, symbols=symbols, **extra)
         self.nodes.append(node)
         return node.id
 
@@ -155,7 +156,7 @@ class _Lowering:
 
     def _copy_node(self, old: Node, op: str, arguments: Mapping[str, Any]) -> int:
         node = Node(len(self.nodes), op, dict(arguments), old.shape, old.dtype, old.name, old.origin,
-                    old.grad_enabled, old.outputs, old.called_as)  # fmt: skip
+                    old.grad_enabled, old.outputs, old.called_as, old.symbols)  # fmt: skip
         self.nodes.append(node)
         return node.id
 
@@ -585,13 +586,17 @@ def _shape(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(_size(s) for s in value.shape)
 
 
+def _symbols(value: torch.Tensor) -> tuple[str, ...]:
+    return tuple(str(s) if isinstance(s, torch.SymInt) else "" for s in value.shape)
+
+
 def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return _size(value) if isinstance(value, torch.SymInt) else value.node.hint
+        return OpenSize(_size(value)) if isinstance(value, torch.SymInt) else value.node.hint
     if isinstance(value, torch.dtype):
         return _dtype(value)
     if isinstance(value, (torch.device, torch.layout, torch.memory_format)):

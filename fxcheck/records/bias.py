@@ -29,6 +29,25 @@ class Push:
         return Push(self.sign, self.coefficient, self.reach * ratio)
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Which entries of one parameter may move the entries of one pre-activation: masks with a bit for each entry."""
+
+    up: int
+    """Entries under which some pre-activation entry grows with them."""
+    down: int
+    repeated: int
+    """Entries that may move several pre-activation entries of one sample."""
+
+    @property
+    def entries(self) -> int:
+        return self.up | self.down
+
+
+ALL = -1
+"""A mask of all entries of a parameter, whatever their number: nothing is known of them one by one."""
+
+
 @dataclass(frozen=True)
 class EntryClass:
     """A kind of tensor entry."""

@@ -15,6 +15,10 @@ class Ref:
     id: int
 
 
+class OpenSize(int):
+    """A number that depends on a size which the capture left open; its value is that of the example."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where in the user's program a node comes from."""
@@ -65,6 +69,8 @@ class Node:
     """Shape and dtype of each output of a multi-output operation."""
     called_as: str = ""
     """The overload that ran, where it is an in-place or otherwise rewritten form of ``op``."""
+    symbols: tuple[str, ...] = ()
+    """For each dimension the symbol or expression of a size that the capture left open, ``""`` for a number."""
 
     @property
     def numel(self) -> int:

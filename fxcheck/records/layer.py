@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fxcheck.records.bias import EntryClass
+from fxcheck.records.bias import EntryClass, Moved
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Origin
 from fxcheck.records.proxy import Proxy
@@ -56,6 +57,9 @@ class Unit:
     """tau is exactly A z (+ b) with A of its own, z the previous layer's output (T5)."""
     classes: tuple[EntryClass, ...] = ()
     """What moves the pre-activation's entries. Empty for a max inside a group whose rho comes first."""
+    moved: Mapping[int, Moved] = field(default_factory=dict)
+    """By parameter index, for those that were followed entry by entry: each moves every pre-activation entry by one of
+    its entries, or not at all."""
 
     @property
     def is_max(self) -> bool:

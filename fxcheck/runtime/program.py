@@ -19,7 +19,7 @@ from fxcheck.passes.plan_checks import plan_checks, plan_jointly
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.signature import Inputs
-from fxcheck.theory.classify import classify
+from fxcheck.theory.classify import certified_coins, classify
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,7 @@ class Program:
             return True
         mine, others = self.plan, other.plan
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
+        plans = plans and certified_coins(self.study.structured) == certified_coins(other.study.structured)
         return plans and self.modules == other.modules and self.inputs.kind == other.inputs.kind
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fxcheck.records.finding import Diagnostic, Verdict, weakest
@@ -59,6 +60,11 @@ class Judged:
         return not self.flaws and not self.has_max and self.certificate.certifies
 
     @property
+    def is_certified_alone(self) -> bool:
+        """Certified for a minibatch of one."""
+        return not self.flaws and not self.has_max and self.certificate.certifies_one_sample
+
+    @property
     def is_distinct(self) -> bool:
         return self.certificate.covers and self.certificate.distinct
 
@@ -106,6 +112,11 @@ def judge(model: Structured) -> tuple[Judged, ...]:
     return tuple(_judge(model, g) for g in model.groups)
 
 
+def certified_coins(model: Structured) -> tuple[Mapping[int, Mapping[float, int]], ...]:
+    """What the certified groups ask of their biases: forwards of one step must not ask for different things."""
+    return tuple(j.certificate.coins for j in judge(model) if j.is_certified)
+
+
 def _judge(model: Structured, group: Group) -> Judged:
     units = tuple(model.units[i] for i in group.units)
     return Judged(group, units, find_certificate(units, group.fresh, model.batch), _flaws(units))
@@ -134,10 +145,11 @@ def _theorem(
 
 
 def _t1(model: Structured, judged: tuple[Judged, ...], batch_size: int | None) -> bool:
-    """T1: Condition 1, distinct biases, a minibatch of one, proxies in the Clarke subdifferential of rho."""
-    if batch_size != 1 or model.batch != 1:
-        return False
-    return all(not j.flaws and not j.has_max and j.is_distinct for j in judged)
+    """T1, group by group: a minibatch of one, and proxies in the Clarke subdifferential of rho.
+
+    Source: departs from the paper in asking for distinct biases only where T4 and T6 do not apply (theory 5.5).
+    """
+    return batch_size == model.batch == 1 and all(j.is_certified_alone for j in judged)
 
 
 def _t5(judged: tuple[Judged, ...]) -> bool:

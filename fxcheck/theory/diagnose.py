@@ -128,7 +128,7 @@ def shortfalls(
     if certificate.covers and not certificate.consistent and all(weight_of(u) is not None for u in _kinked(units)):
         found.append((None, Diagnostic(
             "FX104", "one bias serves kinks at which AD takes different sides",
-            "Give each activation a bias of its own.", units[0].origin.location,
+            "Give each activation a bias, or features, of its own.", units[0].origin.location,
         )))  # fmt: skip
     return found
 

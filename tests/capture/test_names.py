@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fxcheck.capture.export import capture, captured_archive
@@ -143,6 +144,9 @@ def test_outputs_are_the_floating_point_ones_of_nested_structures() -> None:
         (lambda y: y if y.shape[0] > 2 else -y, False),
         (lambda y: y if y.shape[0] % 3 == 0 else -y, False),
         (lambda y: y.view(3, 4) * 1, False),
+        (lambda y: y * (y.shape[0] - 5), False),
+        (lambda y: F.leaky_relu(y, y.shape[0] / 2 - 2), False),
+        (lambda y: y * (1 / y.shape[0]) / y.shape[0] ** 0.5, True),
     ],
 )
 def test_a_capture_that_looked_at_the_batch_size_does_not_claim_every_size(body, holds: bool) -> None:

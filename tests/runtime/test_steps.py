@@ -96,6 +96,30 @@ def test_lemma_3_as_one_minibatch_and_as_two_micro_batches_of_one() -> None:
     assert step_of(both, torch.cat([up, down])).reason == "infeasible"
 
 
+@pytest.mark.parametrize("swapped", [(0, 1), (1, 0)])
+def test_forwards_of_other_sizes_must_ask_the_same_of_each_bias_entry(swapped: tuple[int, int]) -> None:
+    """Each size is certified by itself; together relu(b + 0) - relu(-b - 0) with opposite sides is not."""
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, c = (x + self.b).chunk(2, 1)
+            if len(x) == swapped[0] + 2:
+                a, c = c, a
+            return torch.relu(a) + c.clamp(max=0)
+
+    checked = fxcheck.instrument(Halves(), (torch.zeros(2, 2),))
+    for size in (2, 3):
+        assert step_of(checked, torch.zeros(size, 2)).verdict == "certified"
+    with checked.step() as step:
+        for size in (2, 3):
+            checked(torch.zeros(size, 2)).sum().backward()
+    assert step.verdict == "uncertified"
+
+
 def test_an_input_computed_with_gradients_is_undecided() -> None:
     checked = fxcheck.instrument(Scalars(lambda s, x: torch.relu(s.w * x + s.b), w=1.0, b=0.0), (ONE,))
     with checked.step() as step:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.zoo import biases, breaking, kinks, lemmas, losses, maxima, sharing
+from tests.zoo import biases, breaking, entries, kinks, lemmas, losses, maxima, sharing
 from tests.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
     *lemmas.CASES,
     *biases.CASES,
+    *entries.CASES,
     *kinks.CASES,
     *maxima.CASES,
     *sharing.CASES,

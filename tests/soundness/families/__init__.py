@@ -5,6 +5,7 @@ from tests.soundness.families import (  # noqa: F401
     attacks,
     connected,
     criteria,
+    entries,
     maxima,
     normalised,
     numbers,

@@ -214,6 +214,8 @@ _ODD: dict[str, Op] = {
     "centred": Op(lambda _, on: on[0] - on[0].mean(1, keepdim=True)),
     "cumsum": Op(lambda _, on, dim: on[0].cumsum(dim)), "roll": Op(lambda _, on, dim: on[0].roll(1, dim)),
     "picked": Op(lambda _, on: on[0][:, torch.zeros(on[0].shape[1], dtype=torch.long)]),
+    "rolled_flat": Op(lambda _, on: on[0].reshape(-1).roll(1).reshape(on[0].shape)),
+    "turned_flat": Op(lambda _, on: on[0].movedim(0, -1).reshape(on[0].shape)),
     "cubed": Op(lambda _, on: on[0] ** 3),
     "mixed": Op(lambda _, on, k: on[0] + k * on[0].flip(0)),
     "outer": Op(lambda part, on: on[0] @ torch.outer(part.weight, part.weight), lambda on: Numbers(on[0].shape[1])),
@@ -228,7 +230,7 @@ _ODD: dict[str, Op] = {
     "matmul": Op(lambda _, on: on[0] @ on[1]),
     "unfold": Op(lambda _, on: F.unfold(on[0], 2).transpose(1, 2)),
 }  # fmt: skip
-"""Of ``attacks``."""
+"""Of ``attacks`` and ``entries``."""
 _JOINT: dict[str, Op] = {
     "linear_t": Op(lambda part, on, *_: F.linear(on[0], part.weight.t()),
                    lambda on, out: nn.Linear(out, on[0].shape[-1], False)),

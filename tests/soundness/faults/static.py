@@ -43,10 +43,41 @@ def both_signs(right: Any) -> Any:
     return wrong
 
 
-@fault("4.6", "theory.certificate:_demand", f"{ZOO}[relu(y) + clamp(y, max=0)]")
+@fault("4.6", "theory.certificate:_coins", f"{ZOO}[relu(y) + clamp(y, max=0)]")
 def kinks_that_disagree(right: Any) -> Any:
     """Activations that need opposite sides share a bias."""
-    return lambda parameter, entries: next((d for e in entries if (d := right(parameter, [e])) is not None), None)
+    return lambda parameter, kinked: dict(list((right(parameter, kinked) or {}).items())[:1]) or None
+
+
+@fault("5.5", "passes.follow_entries:_joined", f"{VERDICTS}[a half, and the whole rolled back on it]")
+def first_entry_for_all(right: Any) -> Any:
+    """An entry that two entries of a bias move has the label of the first."""
+    return lambda a, b: right(a, b * (a == 0))
+
+
+@fault("5.5", "passes.follow_entries:_Follower._number", f"{VERDICTS}[CReLU on one half, by a factor]")
+def labels_without_signs(right: Any) -> Any:
+    """A negative factor leaves the direction of a bias entry as it was."""
+    return lambda self, factor: abs(right(self, factor))
+
+
+@fault("5.5", "passes.follow_entries:_Follower._labelled",
+       f"{VERDICTS}[halves after a roll by the size of the minibatch]")  # fmt: skip
+def one_size_for_all(right: Any) -> Any:
+    """Labels at the example's minibatch size hold for every size."""
+    return lambda self, value: right(self, int(value) if isinstance(value, int) else value)
+
+
+@fault("5.5", "passes.follow_entries:_moved", f"{VERDICTS}[T1 and positions that share a bias]")
+def each_entry_moves_one(right: Any) -> Any:
+    """No entry of a bias that was followed moves two pre-activation entries of a unit."""
+    return lambda labels, count: replace(right(labels, count), repeated=0)
+
+
+@fault("5.5, T1", "theory.certificate:Certificate.certifies", f"{VERDICTS}[T1's layers without batch_size]")
+def every_minibatch_is_one(right: Any) -> Any:
+    """The rule for a minibatch of one certifies any."""
+    return property(lambda self: self.certifies_one_sample)
 
 
 @fault("2, lambda-consistent", "theory.certificate:weight_of", f"{ZOO}[lemma 3: hardsigmoid at both kinks]")
@@ -67,10 +98,10 @@ def no_constant_entries(right: Any) -> Any:
     return lambda self, node: tuple(c for c in right(self, node) if c.varies)
 
 
-@fault("2, Condition 1", "theory.certificate:_reach", f"{TRAPS}[lemma 3 within one sample under T1]")
+@fault("2, Condition 1", "theory.certificate:_repeated", f"{TRAPS}[lemma 3 within one sample under T1]")
 def shared_is_distinct(right: Any) -> Any:
     """A bias entry that reaches several neurons counts as distinct."""
-    return lambda parameter, kinked: 1.0
+    return lambda parameter, kinked: 0
 
 
 @fault("4.7", "passes.find_biases:_Interpreter._dropout", f"{ZOO}[stochastic depth: mask * (f + b) + skip]")
