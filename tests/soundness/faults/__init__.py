@@ -4,9 +4,9 @@ A fault replaces one function by a subtly wrong one, in every module that import
 environment and ``-p tests.soundness.faults``, pytest runs with that fault in force (``tools/planted_faults.py`` does).
 """
 
-from tests.soundness.faults import decisions, forwards, rows, static
+from tests.soundness.faults import decisions, forwards, joint, rows, static
 from tests.soundness.faults.plugin import CRASHED, VARIABLE, pytest_configure, pytest_exception_interact
 from tests.soundness.faults.record import FAULTS, Fault, found
 
 __all__ = ["CRASHED", "FAULTS", "VARIABLE", "Fault", "found", "pytest_configure", "pytest_exception_interact"]
-_THEMES = (static, forwards, rows, decisions)
+_THEMES = (static, forwards, rows, decisions, joint)

@@ -1,0 +1,275 @@
+"""Wrong ways to decide a step as a whole: its rows, the choices upstream, the mixture, and the second run of a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.soundness.faults.record import FAULTS, fault
+
+LABORATORY = "tests/soundness/test_faults_joint.py::test_a_case_of_the_laboratory_is_not_certified_wrongly"
+BY_HAND = "tests/soundness/test_faults_joint.py::test_a_wrong_gradient_is_not_certified"
+
+
+# Rows of the joint condition ------------------------------------------------------------------------
+
+
+@fault("5, Zero rows", "runtime.zeros:are_zero", f"{BY_HAND}[weights that cancel along (1, 1)]")
+def zero_along_one_direction(right: Any) -> Any:
+    """An entry whose derivative along (1, ..., 1) vanishes has the gradient zero."""
+    from fxcheck.runtime.operands import derivatives_along
+
+    def wrong(groups: Any, parameters: Any) -> Any:
+        found = derivatives_along(groups, parameters, [torch.ones_like(p) for p in parameters])
+        return [t == 0 for t in found]
+
+    return wrong
+
+
+@fault("5, Zero rows", "runtime.derivatives:Coordinates.write", f"{BY_HAND}[a gradient of 1e-6]")
+def tiny_is_zero(right: Any) -> Any:
+    """A gradient of 1e-5 is nothing but rounding."""
+
+    def wrong(self: Any, gradients: Any, roundoff: float) -> Any:
+        vector = right(self, gradients, roundoff)
+        return replace(vector, is_zero=True) if np.abs(vector.values).max(initial=0.0) < 1e-4 else vector
+
+    return wrong
+
+
+@fault("4.8", "runtime.scene:Scene.first_run", f"{LABORATORY}[joint:repeated block 4 4]")
+def discharged_touches_are_no_rows(right: Any) -> Any:
+    """Touches of layers that a bias discharges are left out of the joint system."""
+
+    def wrong(self: Any, most_points: int) -> None:
+        from fxcheck.theory.classify import judge
+
+        right(self, most_points)
+        held = {j.group.index for j in judge(self.forward.program.study.structured) if j.is_certified}
+        self.sites = tuple(s for s in self.sites if s.check.group not in held)
+
+    return wrong
+
+
+@fault("2, Algorithm 1", "runtime.sites:Site.sign", f"{BY_HAND}[a minimum and a maximum]")
+def a_minimum_is_a_maximum(right: Any) -> Any:
+    """The pick of a minimum must stay above the others."""
+    return property(lambda self: 1.0)
+
+
+@fault("5, Joint condition", "runtime.joint:_refuse_mixture", f"{BY_HAND}[in place on views]")
+def neither_side_is_the_left(right: Any) -> Any:
+    """A slope of AD's that is neither side's, and that nothing can be put in the place of, has the row of the left side."""
+    return lambda site, choice: None
+
+
+@fault("4.10", "runtime.sites:_tied", f"{BY_HAND}[two maxima]")
+def equal_values_are_one_pick(right: Any) -> Any:
+    """Tied entries that a maximum picks from are one function."""
+    return lambda ties: []
+
+
+@fault("4.10", "runtime.split_ties:_distinct", f"{BY_HAND}[amax and a maximum]")
+def equal_values_are_one_share(right: Any) -> Any:
+    """Tied entries that share a gradient are one function."""
+    return lambda found, labels: right(found, torch.zeros_like(labels))
+
+
+@fault("5, Joint condition", "runtime.many_rows:ManyRows._terms", f"{BY_HAND}[many touches]")
+def many_rows_have_no_sides(right: Any) -> Any:
+    """Among many rows those of touches ask for the left side."""
+    return lambda self, site, point: [(row, m, -abs(s) if not site.is_max else s) for row, m, s in right(self, site, point)]
+
+
+@fault("4.12", "runtime.joint:decide_jointly", f"{LABORATORY}[replay:micro-batches 6 18]")
+def each_forward_is_a_step(right: Any) -> Any:
+    """The forwards of a step are decided one by one."""
+
+    def wrong(forwards: Any, seconds: float, spent: Any) -> Any:
+        found = [right([f], seconds, spent) for f in forwards]
+        return next((j for j in found if not j.certified), found[0])
+
+    return wrong
+
+
+# Choices --------------------------------------------------------------------------------------------
+
+
+@fault("5, Witnessed decomposition", "runtime.scene:Scene.key", f"{BY_HAND}[|2w + |w|| - 2|w|]")
+def choices_upstream_do_not_matter(right: Any) -> Any:
+    """Gradients of entries are AD's, whatever is chosen upstream."""
+    return lambda self, site, choices: right(self, site, {})
+
+
+@fault("5, Witnessed decomposition", "runtime.sites:reading", f"{LABORATORY}[joint:repeated block 4 4]")
+def only_the_layer_before_matters(right: Any) -> Any:
+    """Of the layers upstream only the last one counts."""
+
+    def wrong(checks: Any, active: Any, graph: Any) -> Any:
+        found = right(checks, active, graph)
+        above = {i: frozenset().union(*(found[k] for k in held)) for i, held in found.items()}
+        return {i: held - above[i] for i, held in found.items()}
+
+    return wrong
+
+
+@fault("5, Witnessed decomposition", "runtime.choices:_branch", f"{LABORATORY}[replay:in place on views 2 3]")
+def what_is_fixed_is_free(right: Any) -> Any:
+    """Another side is counted where no other slope can be put in the place of AD's."""
+    return lambda site, point, *rest: right(site, replace(point, is_fixed=False), *rest)
+
+
+@fault("5.9", "runtime.sites:_kinks_that_ties_rest_on", f"{BY_HAND}[a pool that is tied at the flat value]")
+def flat_ties_are_free(right: Any) -> Any:
+    """Touched entries below maxima at their flat value may take another side than AD's."""
+    return lambda replayed: set()
+
+
+@fault("5.9", "passes.choice_nodes:_is_seen_once", f"{LABORATORY}[replay:in place on views 2 3]")
+def views_are_not_seen(right: Any) -> Any:
+    """An operation in place is chosen for although a view sees what it wrote."""
+    return lambda graph, node, written: True
+
+
+# Mixtures -------------------------------------------------------------------------------------------
+
+
+@fault("5.7", "runtime.adjoints:_shares_of_two", f"{BY_HAND}[|2w + |w|| - 2|w|]")
+def the_first_has_all(right: Any) -> Any:
+    """A maximum of two sends its gradient to the first."""
+
+    def wrong(site: Any, tied: Any, adjoint: Any) -> Any:
+        whole = {p.output: a for p, a in zip(site.points, adjoint.tolist(), strict=True)}
+        return {(k, o): (1 - k) * whole[o] for k, o in right(site, tied, adjoint)}
+
+    return wrong
+
+
+@fault("5.7", "runtime.adjoints:shares_of", f"{BY_HAND}[an entry twice under amax]")
+def twins_have_no_share(right: Any) -> Any:
+    """What AD sends to further entries of one function is lost."""
+    return lambda site, *rest: right(replace(site, twins={}), *rest)
+
+
+@fault("5.7", "runtime.adjoints:adjoints_of", f"{BY_HAND}[two outputs]")
+def one_output_has_a_loss(right: Any) -> Any:
+    """What reaches a layer through other outputs than the first is lost."""
+
+    def wrong(sites: Any, outputs: Any, cotangents: Any, results: Any) -> Any:
+        first = next((i for i, c in enumerate(cotangents) if c is not None), 0)
+        return right(sites, outputs, [c if i == first else None for i, c in enumerate(cotangents)], results)
+
+    return wrong
+
+
+@fault("5.8", "lp.verify:mixes_to_zero", f"{BY_HAND}[1 beside 1e12]")
+def large_terms_lend_tolerance(right: Any) -> Any:
+    """A mixture need vanish only beside the whole."""
+
+    def wrong(weights: Any, coefficients: Any, rows: Any, row_error: Any) -> bool:
+        whole = float(np.abs(weights @ np.abs(coefficients) @ np.abs(rows)).max(initial=0.0))
+        return bool(np.abs(weights @ coefficients @ rows).max(initial=0.0) <= 1e-9 * whole)
+
+    return wrong
+
+
+@fault("5.8", "lp.balance:_if_mixing", f"{BY_HAND}[two maxima]")
+def weights_are_trusted(right: Any) -> Any:
+    """The solver's weights are believed."""
+    from fxcheck.lp.balance import Balance
+
+    return lambda coefficients, terms, weights: Balance(weights / weights.sum()) if weights.sum() > 0 else None
+
+
+@fault("5.8", "runtime.decomposition:_Search._balanced_terms", f"{BY_HAND}[gradients that share a coordinate of a sketch]")
+def images_are_gradients(right: Any) -> Any:
+    """In a sketch a mixture need cancel the images alone."""
+    return lambda self: self._terms()
+
+
+@fault("5.6", "runtime.decomposition:_Search._add", f"{BY_HAND}[in place on views]")
+def nothing_need_be_resolved(right: Any) -> Any:
+    """A part of a mixture needs no direction that resolves it."""
+
+    def wrong(self: Any, direction: np.ndarray) -> bool:
+        from fxcheck.records.system import LinearSystem
+
+        empty = LinearSystem(np.zeros((0, self.coordinates.size)), np.zeros(0))
+        held, self.resolved = self.resolved, lambda *_: empty
+        try:
+            return right(self, direction)
+        finally:
+            self.resolved = held
+
+    return wrong
+
+
+@fault("5.6", "runtime.decomposition:decompose", f"{BY_HAND}[two maxima]")
+def each_layer_is_mixed_alone(right: Any) -> Any:
+    """Layers are decomposed one by one, with AD's choices elsewhere."""
+
+    def wrong(scenes: Any, coordinates: Any, resolved: Any) -> Any:
+        found = [
+            right([replace(scene, sites=(site,), vectors=dict(scene.vectors))], coordinates, resolved)
+            for scene in scenes for site in scene.sites
+        ]  # fmt: skip
+        return next((m for m in found if m.weights is None), found[0])
+
+    return wrong
+
+
+@fault("5.6", "runtime.replay:Forward._listener", f"{BY_HAND}[two backward passes]")
+def the_last_gradient_counts(right: Any) -> Any:
+    """Of several gradients that arrive at an output the last one is the whole."""
+
+    def wrong(self: Any, index: int) -> Any:
+        listen = right(self, index)
+
+        def heard(gradient: torch.Tensor) -> None:
+            listen(gradient)
+            self.arrivals = 1
+
+        return heard
+
+    return wrong
+
+
+# The second run -------------------------------------------------------------------------------------
+
+
+@fault("5.6", "runtime.replay:Forward.again", f"{BY_HAND}[dropout]")
+def masks_are_drawn_anew(right: Any) -> Any:
+    """A forward is run again with other random numbers."""
+
+    @contextmanager
+    def wrong(self: Any, collector: Any) -> Iterator[Any]:
+        self.rng = torch.get_rng_state()
+        with right(self, collector) as outputs:
+            yield outputs
+
+    return wrong
+
+
+@fault("4.12", "runtime.replay:Forward.again", f"{LABORATORY}[replay:a buffer that counts 6 0]")
+def buffers_are_as_they_were(right: Any) -> Any:
+    """A forward that counts in a buffer is run again with the buffer as it left it."""
+
+    @contextmanager
+    def wrong(self: Any, collector: Any) -> Iterator[Any]:
+        plan = self.program.plan
+        self.program.plan = replace(plan, carried=())
+        try:
+            with right(self, collector) as outputs:
+                yield outputs
+        finally:
+            self.program.plan = plan
+
+    return wrong
+
+
+FAULTS_OF_JOINT = tuple(f for f in FAULTS if f.wrong.__module__ == __name__)
