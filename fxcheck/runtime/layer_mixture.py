@@ -83,19 +83,21 @@ def _open_layer(session: Session) -> tuple[Program, list[Block]]:
     if not all(f.reached and f.arrivals == 1 and not f.is_differentiated_twice for f in session.runs):
         raise _LeftOpen
     (layer,) = open_layers
-    checks = [c for c in program.plan.checks if session.counts.get(c.index) and session.counts[c.index].tied]
-    # What ties elsewhere are proven equal by may rest on the picks of this layer.
-    if any(c.group != layer for c in checks) or any(above for above in _above(checks, program).values()):
+    if not _ties_alone(layer, session, program) or not all(_is_total(b) for b in blocks):
         raise _LeftOpen
     if not all(_is_first(c, program) for c in program.plan.checks if c.group == layer):
-        raise _LeftOpen
-    if not all(_is_total(b) for b in blocks):
         raise _LeftOpen
     return program, blocks
 
 
-def _above(checks: Sequence[Check], program: Program) -> Mapping[int, frozenset[int]]:
-    return reading(checks, [c.index for c in checks], program.study.graph)
+def _ties_alone(layer: int, session: Session, program: Program) -> bool:
+    """Whether no other layer has ties, nor one max of this layer behind another.
+
+    What entries that tie elsewhere are proven equal by may rest on the picks of this layer.
+    """
+    checks = [c for c in program.plan.checks if session.counts.get(c.index) and session.counts[c.index].tied]
+    above = reading(checks, [c.index for c in checks], program.study.graph)
+    return all(c.group == layer for c in checks) and not any(above.values())
 
 
 def _is_first(check: Check, program: Program) -> bool:

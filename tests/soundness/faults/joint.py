@@ -239,6 +239,35 @@ def the_last_gradient_counts(right: Any) -> Any:
     return wrong
 
 
+# One layer of T8 ------------------------------------------------------------------------------------
+
+_MIXTURE = "tests/runtime/test_layer_mixture.py::"
+
+
+@fault("5.9", "runtime.layer_mixture:_ties_alone", f"{_MIXTURE}test_ties_behind_the_layer_may_rest_on_its_picks")
+def later_ties_rest_on_nothing(right: Any) -> Any:
+    """Ties of later layers that need no row under AD's picks need none under others."""
+    return lambda layer, session, program: True
+
+
+@fault("5.9", "runtime.layer_mixture:_is_first", f"{_MIXTURE}test_a_layer_behind_other_layers_is_left_to_the_joint_condition")
+def what_cancels_on_fresh_parameters_cancels(right: Any) -> Any:
+    """Rows on fresh parameters are total gradients of any layer."""
+    return lambda check, program: True
+
+
+@fault("5.9", "runtime.layer_mixture:_is_total", f"{_MIXTURE}test_micro_batches_are_normalised_by_scales_of_their_own")
+def one_scale_for_all(right: Any) -> Any:
+    """Rows behind normalisations of several micro-batches leave out the same factor."""
+    return lambda block: True
+
+
+@fault("5.9", "runtime.layer_mixture:_factors", f"{_MIXTURE}test_opposite_rows_that_pull_apart_are_none")
+def adjoints_are_positive(right: Any) -> Any:
+    """Whatever excludes one another pulls the same way."""
+    return lambda block, program, adjoints: -abs(right(block, program, adjoints))
+
+
 # The second run -------------------------------------------------------------------------------------
 
 
