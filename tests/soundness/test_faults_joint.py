@@ -16,7 +16,7 @@ from fxcheck.runtime.derivatives import SKETCH
 from tests.runtime.models import Scalars
 from tests.soundness.families import FAMILIES, Net
 from tests.soundness.faults import Fault
-from tests.soundness.faults.joint import BY_HAND, LABORATORY, FAULTS_OF_JOINT
+from tests.soundness.faults.joint import BY_HAND, FAULTS_OF_JOINT, LABORATORY
 from tests.soundness.laboratory import outcome, seed_point
 from tests.soundness.oracle import Verdict, judge
 from tests.soundness.test_joint_once_wrong import ONE, _absolute_values_in_place, widest
