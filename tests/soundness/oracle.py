@@ -104,7 +104,21 @@ class _Trial:
         found = self._judgement(exact, most)
         if exact and (found.verdict is Verdict.OUTSIDE or (found.verdict is Verdict.INSIDE and self._has_scales())):
             return self._fine(found)
+        if exact and found.verdict is Verdict.NOT_AD:
+            return self._by_pieces_alone() or found
         return found
+
+    def _by_pieces_alone(self) -> Judgement | None:
+        """Right by the exact pieces, which hold no proxy of AD's, although differences of values say otherwise: those of
+        values that cancel are nothing but rounding."""
+        pieces = pieces_of(self.land.parameters, self.land.value, branches=4000, work=_LONG)
+        if pieces is None or not pieces.complete or pieces.rounded or not len(pieces.proved):
+            return None
+        if self._fits(pieces.proved, self.land.fine):
+            return Judgement(Verdict.INSIDE, by=BY_COORDINATE, note="in the hull of the exact gradients")
+        if self._is_rounding(pieces.proved):
+            return Judgement(Verdict.ROUNDING, by=BY_COORDINATE, note="outside by no more than backward's own rounding")
+        return None
 
     def _has_scales(self) -> bool:
         """Whether gradients that were met are large, or have coordinates of very different sizes."""
@@ -158,13 +172,17 @@ class _Trial:
         return len(vertices) > 0 and self._excess(vertices, relative, self.found.gradient) <= 1.0
 
     def _excess(self, vertices: np.ndarray, relative: float, point: np.ndarray, rounding: np.ndarray | float = 0.0) -> float:
-        """The distance of a point to the hull in units that are each coordinate's tolerance: more than 1 is outside."""
+        """The distance of a point to the hull in units that are each coordinate's tolerance: more than 1 is outside.
+
+        The weights are looked for in two metrics, and any weights will do: in units of the tolerances, and of the spans of the
+        coordinates, in which no large number drowns a small one.
+        """
         sizes = np.abs(np.concatenate([vertices, point[None]])).max(axis=0)
         tolerance = relative * np.where(sizes > 0, sizes, 1.0) + rounding
         apart = vertices - point
         spans = np.abs(apart).max(axis=0)
-        scaled = apart / np.where(spans > 0, spans, 1.0)
-        return float((np.abs(nearest(np.zeros(len(spans)), scaled) @ apart) / tolerance).max(initial=0.0))
+        found = [nearest(np.zeros(len(point)), apart / unit) for unit in (tolerance, np.where(spans > 0, spans, 1.0))]
+        return min(float((np.abs(weights @ apart) / tolerance).max(initial=0.0)) for weights in found)
 
     def _judgement(self, exact: bool, most: int) -> Judgement:
         if not self.found.finite:

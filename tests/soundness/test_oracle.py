@@ -16,6 +16,8 @@ from torch import Tensor
 from tests.soundness import sampled
 from tests.soundness.exact import pieces_of
 from tests.soundness.exact_cone import gordan
+from tests.soundness.families import FAMILIES, Net, loss_of
+from tests.soundness.laboratory import seed_point
 from tests.soundness.oracle import Judgement, Verdict, judge, main
 from tests.soundness.sampled import NEAR, Landscape, directions, nearest
 
@@ -286,6 +288,26 @@ def test_no_word_is_better_than_inside_where_only_samples_are_known() -> None:
     a, b = leaves(0.0, 0.0)
     assert judge([a, b], lambda: 1e6 * a.abs() + straight(torch.special.erfcx(b) - 1)).verdict is not INSIDE
     assert judge([a, b], lambda: 1e6 * a.abs() + (torch.special.erfcx(b) - 1).abs()).verdict is INSIDE
+
+
+def test_what_large_terms_round_away_takes_no_weight_from_the_others() -> None:
+    """3 |a0 - a1 - b| beside gradients of 4e11 that are off by 1e-4."""
+    a, b = leaves([1.0, 1.0], 0.0)
+    x, c = torch.tensor([[1.1, 0.7], [0.7, 1.1]], dtype=D), torch.tensor([-1.0, 1.0], dtype=D)
+    assert judge([a, b], lambda: (1e12 * relu(x @ a) * c).sum() + 3 * (a[0] - a[1] - b).abs()).verdict is INSIDE
+    assert judge([a, b], lambda: (1e12 * relu(x @ a) * c).sum() + 3 * straight(b)).verdict is OUTSIDE
+
+
+def test_values_that_cancel_do_not_contradict_backward() -> None:
+    """2e12 - 2e12 in a network of the laboratory: its values are off by 1e-3, and only the exact pieces see a slope of 1."""
+    plan = FAMILIES["replay:large and tiny scales"].plan(60010)
+    net = Net(plan)
+    net.load(point := seed_point(net, 60010, 11))
+    parameters = [p for _, p in net.trained()]
+    for seed in range(3):
+        assert judge(parameters, lambda: loss_of(net, net, point), seed=seed).verdict is INSIDE
+        assert judge(parameters, lambda: loss_of(net, net, point) + parameters[0].detach()[1, 0] * parameters[0][1, 0],
+                     seed=seed).verdict is Verdict.NOT_AD  # fmt: skip
 
 
 def test_backwards_own_rounding_is_no_wrong_gradient() -> None:
