@@ -53,6 +53,8 @@ class RowBuilder:
         self.origins = origins
         self.group = {g.index: g for g in plan.groups}
         self.built = Built()
+        self.by_gradient: dict[Observation, list[Row]] = {}
+        """Rows that wait for backward passes of their own."""
 
     def build(self, observed: Observed) -> Built:
         """All rows of a forward."""
@@ -64,6 +66,7 @@ class RowBuilder:
             self._touches(touches, self.group[touches.at.check.group])
         for ties in observed.ties:
             self._ties(ties, self.group[ties.at.check.group])
+        self._fill()
         return self.built
 
     # Touches -----------------------------------------------------------------------------------
@@ -89,7 +92,7 @@ class RowBuilder:
             row.left_out = frozenset(group.fresh) - {beta}
             self.built.rows.append(row)
         else:
-            self._by_gradient(row, group)
+            self._by_gradient(row)
 
     def _no_side(self, row: Row) -> None:
         self.built.problems.append(
@@ -134,7 +137,7 @@ class RowBuilder:
                 done = self._differences(ties, group, source, chosen, channels, positions, sign)
                 left = chosen[~done]
             for k in left.tolist():
-                self._by_gradient(_tie(ties, group, k), group)
+                self._by_gradient(_tie(ties, group, k))
 
     def _is_identity(self, ties: Ties, source: Patches) -> bool:
         """No tied value that counts lies on a kink of the clip that follows the source."""
@@ -260,12 +263,21 @@ class RowBuilder:
             return None
         return source.at(positions)
 
-    def _by_gradient(self, row: Row, group: GroupPlan) -> None:
-        if self.gradients.are_spent:
-            self._too_many()
-            return
-        self.gradients.fill(row, group.fresh)
-        self.built.rows.append(row)
+    def _by_gradient(self, row: Row) -> None:
+        assert row.at is not None
+        self.by_gradient.setdefault(row.at, []).append(row)
+
+    def _fill(self) -> None:
+        """Compute the rows that have no closed form."""
+        for at, rows in self.by_gradient.items():
+            fresh = self.group[at.check.group].fresh
+            moved = 0.0 if self.gradients.are_spent else self.gradients.moved_by_rounding(at, rows, fresh)
+            for row in rows:
+                if self.gradients.are_spent:
+                    self._too_many()
+                    return
+                self.gradients.fill(row, fresh, moved)
+                self.built.rows.append(row)
 
     def _too_many(self) -> None:
         sentence = f"rows need more than {self.gradients.most} backward passes of their own"

@@ -29,6 +29,8 @@ from fxcheck.runtime.sites import NEITHER, Site
 
 _MOST_COLUMNS = 64
 _MOST_TRIES = 96
+_KNOWN = 1e-3
+"""A gradient whose relative error is larger is not known well enough to be part of a sum that has to vanish."""
 _SEED = 20241205
 
 Resolved = Callable[[Sequence[Scene], Sequence[Choices], int], LinearSystem]
@@ -107,9 +109,11 @@ class _Search:
         return LinearSystem(rows, np.divide(errors, lengths, out=np.zeros_like(errors), where=lengths > 0))
 
     def _balanced_terms(self) -> LinearSystem:
-        """What weights must cancel; in a sketch each gradient by itself, since chosen weights may cancel images alone."""
-        count = len(self.vectors)
-        return LinearSystem(np.eye(count), np.zeros(count)) if self.coordinates.is_sketch else self._terms()
+        """What weights must cancel: each gradient by itself in a sketch, where chosen weights may cancel images alone, and
+        where rounding leaves some of a gradient open, which then shows nothing in a sum."""
+        terms, count = self._terms(), len(self.vectors)
+        by_itself = self.coordinates.is_sketch or (terms.row_error > _KNOWN).any()
+        return LinearSystem(np.eye(count), np.zeros(count)) if by_itself else terms
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))

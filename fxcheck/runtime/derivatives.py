@@ -59,17 +59,19 @@ class Coordinates:
             return tuple(f"sketch[{i}]" for i in range(self.size))
         return tuple(f"{n}[{i}]" for n, p in self.trainable.items() for i in range(p.numel()))
 
-    def write(self, gradients: Sequence[Tensor | None], roundoff: float) -> Vector:
+    def write(self, gradients: Sequence[Tensor | None], roundoff: float, moved: float = 0.0) -> Vector:
         """A gradient in these coordinates.
 
         Args:
             gradients: one a parameter, in order; None for zero.
-            roundoff: relative error of the gradient as a whole.
+            roundoff: relative error of the gradient as a whole, at least.
+            moved: how far rounding may have moved it beside that.
         """
         found = {n: g for n, g in zip(self.trainable, gradients, strict=True) if g is not None and bool(g.any())}
         length = sqrt(sum(float(g.double().square().sum()) for g in found.values()))
         values = self._sketched(found) if self.is_sketch else self._listed(found)
-        return Vector(values, roundoff * length * (_STRETCH if self.is_sketch else 1.0), not found)
+        error = roundoff * length + (moved if found else 0.0)
+        return Vector(values, error * (_STRETCH if self.is_sketch else 1.0), not found)
 
     def _listed(self, found: Mapping[str, Tensor]) -> np.ndarray:
         parts = [

@@ -11,7 +11,10 @@ from torch import Tensor
 from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.observed import Observation
 from fxcheck.runtime.operands import Entries, pulled_back
+from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.rows import Row, RowKind, Slot
+
+_ABSORBED = 1e-2
 
 
 class Gradients:
@@ -43,23 +46,36 @@ class Gradients:
         wanted = [self.parameters[n] for n in names]
         return list(pulled_back([group], [torch.tensor(factors, dtype=torch.float64)], wanted))
 
-    def fill(self, row: Row, names: Sequence[str]) -> None:
+    def moved_by_rounding(self, at: Observation, rows: Sequence[Row], names: Sequence[str]) -> float:
+        """How far the gradient of an entry of the rows, all of one observation, may be off on the named coordinates."""
+        self.calls += 1
+        entries = torch.tensor(sorted({e for r in rows for e in (r.entry, r.loser) if e >= 0}), dtype=torch.int64)
+        return moved_by_rounding([Entries(at.operand, entries)], [self.parameters[n] for n in names])
+
+    def fill(self, row: Row, names: Sequence[str], moved: float | None = None) -> None:
         """Compute a row on all the named (fresh) coordinates; its slots are those that are not zero.
 
         A difference of two gradients is only known up to the rounding of both: one that may be nothing but rounding
         is stored as the zero row.
+
+        Args:
+            row: of a touch or a tie.
+            names: of parameters.
+            moved: how far rounding may have moved a gradient, where it was measured for several rows together.
         """
         assert row.at is not None
+        if moved is None:
+            moved = self.moved_by_rounding(row.at, [row], names)
         if row.kind is RowKind.TOUCH:
             values = _tables(self.of(row.at, [(row.entry, float(row.direction))], names))
-            scale = _norm(values)
+            scale, gradients = _norm(values), 1
         else:
             sign = sign_of_maximum(row.at.check.operator, row.at.check.arguments)
             winner = _tables(self.of(row.at, [(row.entry, sign)], names))
             loser = _tables(self.of(row.at, [(row.loser, sign)], names))
-            values, scale = _difference(winner, loser), _norm(winner) + _norm(loser)
+            values, scale, gradients = _difference(winner, loser), _norm(winner) + _norm(loser), 2
         norm, roundoff = _norm(values), roundoff_of(row.at.like.dtype)
-        row.error = roundoff * scale / norm if norm else 0.0
+        row.error = (roundoff * scale + gradients * moved) / norm if norm else 0.0
         if row.error >= 1.0:
             values, row.error = [None for _ in values], 0.0
         slots: list[Slot] = []
@@ -73,10 +89,17 @@ class Gradients:
         row.left_out, row.factor = frozenset(), None
 
     def are_equal(self, at: Observation, winner: int, loser: int) -> bool:
-        """Whether both entries have the same total gradient, all coordinates compared exactly (T_j)."""
+        """Whether both entries have the same total gradient, all coordinates compared exactly (T_j).
+
+        Not where rounding is large against it: a difference may then be absorbed by terms that cancel.
+        """
         names = list(self.parameters)
         left, right = self.of(at, [(winner, 1.0)], names), self.of(at, [(loser, 1.0)], names)
-        return all(_same(a, b) for a, b in zip(left, right, strict=True))
+        if not all(_same(a, b) for a, b in zip(left, right, strict=True)):
+            return False
+        self.calls += 1
+        both = Entries(at.operand, torch.tensor([winner, loser]))
+        return moved_by_rounding([both], list(self.parameters.values())) <= _ABSORBED * _norm(_tables(left))
 
 
 def _tables(gradients: Sequence[Tensor | None]) -> list[np.ndarray | None]:

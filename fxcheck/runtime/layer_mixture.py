@@ -38,6 +38,8 @@ from fxcheck.runtime.sites import reading
 _MOST_PARTS = 32
 _MOST_TRIES = 96
 _MOST_ROWS = 500
+_KNOWN = 1e-3
+"""Rows with a larger relative error show nothing in a sum that has to vanish."""
 _SEED = 20241128
 
 
@@ -116,9 +118,10 @@ def _is_first(check: Check, program: Program) -> bool:
 
 
 def _is_total(block: Block) -> bool:
-    """Whether its rows show all their coordinates, up to one positive factor for all of them."""
+    """Whether its rows show all their coordinates, up to one positive factor for all of them, and little rounding."""
     factors = {(r.forward, r.factor) if r.factor else None for r in block.rows}
-    return len(factors) == 1 and len(block.rows) <= _MOST_ROWS and not any(r.left_out for r in block.rows)
+    known = len(block.rows) <= _MOST_ROWS and bool((block.system.row_error <= _KNOWN).all())
+    return known and len(factors) == 1 and not any(r.left_out for r in block.rows)
 
 
 # What AD sends back ------------------------------------------------------------------------------

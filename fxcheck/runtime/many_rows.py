@@ -19,6 +19,7 @@ from fxcheck.lp.feasibility import decide
 from fxcheck.records.system import Decision, LinearSystem, Outcome
 from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.operands import Entries, Operand, derivatives_along, pulled_back
+from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.scene import Budget
 from fxcheck.runtime.sites import RIGHT, Point, Site
 from fxcheck.runtime.zeros import vanish
@@ -148,7 +149,9 @@ class ManyRows:
             return Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), dropped)
         scale = np.where(self.kept, 1.0 / np.where(self.kept, lengths, 1.0), 0.0)
         roundoff = max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
-        decision, system = self._grow(scale, (_SAFETY * roundoff * terms * scale)[self.kept])
+        self.budget.spend()
+        moved = 2 * moved_by_rounding([r.group for r in self.readings], self.parameters)
+        decision, system = self._grow(scale, ((_SAFETY * roundoff * terms + moved) * scale)[self.kept])
         layers = tuple(layer for layer, keep in zip(self.layers, self.kept, strict=True) if keep)
         return Subspace(decision, system, layers, dropped)
 

@@ -21,6 +21,7 @@ from fxcheck.runtime.observed import Observed
 from fxcheck.runtime.operands import Entries, Operand
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.replay import Forward
+from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.sites import NEITHER, Member, Site, reading, sites_of
 from fxcheck.runtime.zeros import are_zero
 
@@ -200,6 +201,7 @@ class Scene:
     def differentiate(self, site: Site, operands: Sequence[Operand], key: Key) -> None:
         """Gradients of the site's members that are not known under these choices."""
         missing = [m for m in site.members if (site.check.index, m, key) not in self.vectors]
+        moved = self._moved_by_rounding(operands, missing)
         for k, operand in enumerate(operands):
             entries = [entry for o, entry in missing if o == k]
             if operand.edge is None:
@@ -210,7 +212,12 @@ class Scene:
             found = operand.gradients(entries, self.parameters)
             for i, entry in enumerate(entries):
                 self.budget.spend(len(entries) - i)
-                self.vectors[site.check.index, (k, entry), key] = self.coordinates.write(next(found), roundoff)
+                self.vectors[site.check.index, (k, entry), key] = self.coordinates.write(next(found), roundoff, moved)
+
+    def _moved_by_rounding(self, operands: Sequence[Operand], members: Sequence[Member]) -> float:
+        groups = [Entries(o, torch.tensor([e for i, e in members if i == k])) for k, o in enumerate(operands)]
+        self.budget.spend()
+        return moved_by_rounding(groups, self.parameters)
 
     def members_of(self, site: Site, choices: Choices) -> dict[Member, Vector] | None:
         """Gradients of a site's members under choices upstream; None when some are not known yet."""

@@ -104,26 +104,14 @@ class _Trial:
         found = self._judgement(exact, most)
         if exact and (found.verdict is Verdict.OUTSIDE or (found.verdict is Verdict.INSIDE and self._has_scales())):
             return self._fine(found)
-        if exact and found.verdict is Verdict.NOT_AD:
-            return self._by_pieces_alone() or found
         return found
 
-    def _by_pieces_alone(self) -> Judgement | None:
-        """Right by the exact pieces, which hold no proxy of AD's, although differences of values say otherwise: those of
-        values that cancel are nothing but rounding."""
-        pieces = pieces_of(self.land.parameters, self.land.value, branches=4000, work=_LONG)
-        if pieces is None or not pieces.complete or pieces.rounded or not len(pieces.proved):
-            return None
-        if self._fits(pieces.proved, self.land.fine):
-            return Judgement(Verdict.INSIDE, by=BY_COORDINATE, note="in the hull of the exact gradients")
-        if self._is_rounding(pieces.proved):
-            return Judgement(Verdict.ROUNDING, by=BY_COORDINATE, note="outside by no more than backward's own rounding")
-        return None
-
     def _has_scales(self) -> bool:
-        """Whether gradients that were met are large, or have coordinates of very different sizes."""
+        """Whether gradients that were met are large, or have coordinates of very different sizes, or values tell nothing."""
         sizes = np.abs(np.stack([self.found.gradient, *(s.gradient for s in self.nearby[:20])])).max(axis=0)
         largest = float(sizes.max(initial=0.0))
+        if self.land.is_blind(self.found):
+            return True
         small = (sizes > 0) & (sizes < _SPREAD * max(1.0, largest))
         if largest > _LARGE or not small.any():
             return largest > _LARGE

@@ -79,6 +79,12 @@ class Program:
                 found.update(t.dtype for t in results if t.dtype.is_floating_point)
         return found
 
+    def largest(self) -> float:
+        """The largest size of a number on the way to the scalar."""
+        results = (t for call in self.calls for t in tree_iter(call.result) if isinstance(t, Tensor))
+        sizes = (float(t.detach().abs().max()) for t in results if t.is_floating_point() and t.numel())
+        return max((s for s in sizes if s < float("inf")), default=0.0)
+
     def lifted(self, leaves: Sequence[Tensor], noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The scalar in float64 with other values of the parameters, differentiable by ``leaves``.
 

@@ -58,6 +58,7 @@ class Landscape:
         self.unit = max((torch.finfo(d).eps / 2 for d in dtypes), default=_UNIT)
         self.equal = max((_EQUAL.get(d, 1e-3) for d in dtypes), default=1e-5)
         self.fine = max((_FINE.get(d, 1e-3) for d in dtypes), default=1e-7)
+        self.largest = self.recorded.largest()
         self.low = bool(dtypes - {torch.float64})
         self.program = self.recorded if self.low else None
 
@@ -86,8 +87,8 @@ class Landscape:
         way is disturbed by itself."""
         generator = torch.Generator().manual_seed(0)
 
-        def disturbed(g: Tensor) -> Tensor:
-            return g * (1 + _NOISE * torch.randn(g.shape, generator=generator, dtype=g.dtype))
+        def disturbed(g: Tensor | None) -> Tensor | None:
+            return None if g is None else g * (1 + _NOISE * torch.randn(g.shape, generator=generator, dtype=g.dtype))
 
         found = []
         for noise in (None, *[disturbed] * 4):
@@ -121,10 +122,14 @@ class Landscape:
         error = abs(end.value - start.value - float(end.gradient @ way))
         return error <= max(_SLOPES, 10 * length) * length * scale(start, end) + 1e-13 * abs(end.value)
 
+    def is_blind(self, there: Sample) -> bool:
+        """Whether rounding of the values hides a wrong gradient from their differences."""
+        return 1e-14 * self.largest / (1e-4 * NEAR) > 0.1 * scale(there)
+
     def differs(self, there: Sample, along: np.ndarray, step: float) -> bool:
         """Whether central differences contradict backward at a point."""
         measured, slope = self._measured(there, along, step), float(there.gradient @ along)
-        noise = 1e-14 * max(abs(there.value), 1.0) / step
+        noise = 1e-14 * max(abs(there.value), self.largest, 1.0) / step
         return abs(measured - slope) > 1e-3 * max(np.linalg.norm(along) * scale(there), abs(measured)) + noise
 
     def contradicts(self, there: Sample, along: np.ndarray) -> bool:

@@ -307,7 +307,7 @@ def test_values_that_cancel_do_not_contradict_backward() -> None:
     for seed in range(3):
         assert judge(parameters, lambda: loss_of(net, net, point), seed=seed).verdict is INSIDE
         assert judge(parameters, lambda: loss_of(net, net, point) + parameters[0].detach()[1, 0] * parameters[0][1, 0],
-                     seed=seed).verdict is Verdict.NOT_AD  # fmt: skip
+                     seed=seed).verdict in (Verdict.NOT_AD, OUTSIDE)  # fmt: skip
 
 
 def test_backwards_own_rounding_is_no_wrong_gradient() -> None:
