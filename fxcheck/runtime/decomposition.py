@@ -94,10 +94,12 @@ class _Search:
             added = [self._add(v) for v in self._directions(separating, tries)]
             if not any(added):
                 continue
-            found = balance(self._coefficients(), self._balanced_terms())
+            terms = self._terms()
+            apart = self.coordinates.is_sketch or bool((terms.row_error > _KNOWN).any())
+            found = balance(self._coefficients(), _themselves(len(self.vectors)) if apart else terms)
             if found.weights is not None:
                 return self._kept(found.weights)
-            separating = None if self.coordinates.is_sketch else found.direction
+            separating = None if apart else found.direction
             if len(self.columns) >= _MOST_COLUMNS:
                 break
         return Mixture(self.columns, None, self._terms(), self._coefficients(), self._why_not())
@@ -107,13 +109,6 @@ class _Search:
         lengths = np.linalg.norm(rows, axis=1)
         errors = np.array([v.error for v in self.vectors])
         return LinearSystem(rows, np.divide(errors, lengths, out=np.zeros_like(errors), where=lengths > 0))
-
-    def _balanced_terms(self) -> LinearSystem:
-        """What weights must cancel: each gradient by itself in a sketch, where chosen weights may cancel images alone, and
-        where rounding leaves some of a gradient open, which then shows nothing in a sum."""
-        terms, count = self._terms(), len(self.vectors)
-        by_itself = self.coordinates.is_sketch or (terms.row_error > _KNOWN).any()
-        return LinearSystem(np.eye(count), np.zeros(count)) if by_itself else terms
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))
@@ -186,6 +181,14 @@ class _Search:
         fixed = {s.check.layer for c in self.scenes for s in c.sites if any(p.is_fixed for p in s.points)}
         but = f"; at {min(fixed)} no other side or pick than AD's can be tried" if fixed else ""
         return f"{len(self.columns)} gradients that have a direction each were found, and no mixture of them is AD's{but}"
+
+
+def _themselves(count: int) -> LinearSystem:
+    """In the place of gradients: weights must cancel each of them.
+
+    In a sketch chosen weights may cancel images alone; and what rounding leaves open of a gradient shows nothing in a sum.
+    """
+    return LinearSystem(np.eye(count), np.zeros(count))
 
 
 def _terms(scene: Scene, site: Site, choices: Choices) -> Iterator[tuple[float, Vector]]:

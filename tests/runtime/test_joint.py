@@ -312,3 +312,14 @@ def test_a_touch_under_a_tie_at_the_flat_value_is_held_to_ads_side() -> None:
     assert step.verdict == "uncertified" and step.reason == "infeasible"
     step = step_of(fxcheck.instrument(Scalars(lambda s, x: torch.maximum(s.w * x, -s.w * x), w=0.0), (ONE,)), ONE)
     assert (step.verdict, step.subdifferential) == ("certified", "clarke")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_that_are_not_known_well_cancel_each_by_itself(dtype: torch.dtype) -> None:
+    """In low precision a sum that has to vanish shows nothing; the search goes on without a direction that it would give."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        return (s.w + 2 * s.v).abs() + (s.w - 3 * s.v).abs() + (3 * s.w + s.v).abs() + F.relu(s.w * x) + F.relu(s.v * x)
+
+    model = Scalars(function, w=[0.0], v=[0.0]).to(dtype)
+    step = step_of(fxcheck.instrument(model, (ONE.to(dtype),)), ONE.to(dtype))
+    assert sum(layer.touched for layer in step.layers) == 5 and step.verdict is not None

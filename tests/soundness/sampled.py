@@ -16,7 +16,7 @@ NEAR = 1e-6
 _SLOPES = 1e-4
 _FLOOR, _NOISE, _UNIT = 1e-15, 1e-6, 2.0**-53
 _NOTHING = 1e-14
-_FINE = {torch.float64: 1e-7, torch.float32: 3e-7, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+_FINE = {torch.float64: 5e-7, torch.float32: 3e-7, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Errors of backward relative to a coordinate: constants of kernels (a sixth in float32), rounding in low precision."""
 _EQUAL = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
