@@ -116,7 +116,7 @@ def _first_beyond_t8(seen: Sequence[Seen]) -> dict[str, list[int]]:
     """The first steps with rows that T8 did not certify, by outcome, to find them again."""
     found: dict[str, list[int]] = {}
     for at, s in enumerate(seen):
-        if s.rows and not s.outcome.startswith("T8") and len(found.setdefault(s.outcome, [])) < LISTED:
+        if s.rows and s.outcome != "T8, bouligand" and len(found.setdefault(s.outcome, [])) < LISTED:
             found[s.outcome].append(at)
     return found
 
