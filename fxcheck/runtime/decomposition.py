@@ -95,8 +95,9 @@ class _Search:
             if not any(added):
                 continue
             terms = self._terms()
-            apart = self.coordinates.is_sketch or bool((terms.row_error > _KNOWN).any())
-            found = balance(self._coefficients(), _themselves(len(self.vectors)) if apart else terms)
+            apart = self._cancel_one_by_one(terms)
+            count = len(self.vectors)
+            found = balance(self._coefficients(), LinearSystem(np.eye(count), np.zeros(count)) if apart else terms)
             if found.weights is not None:
                 return self._kept(found.weights)
             separating = None if apart else found.direction
@@ -109,6 +110,11 @@ class _Search:
         lengths = np.linalg.norm(rows, axis=1)
         errors = np.array([v.error for v in self.vectors])
         return LinearSystem(rows, np.divide(errors, lengths, out=np.zeros_like(errors), where=lengths > 0))
+
+    def _cancel_one_by_one(self, terms: LinearSystem) -> bool:
+        """Whether weights must cancel each gradient by itself: in a sketch chosen weights may cancel images alone, and what
+        rounding leaves open of a gradient shows nothing in a sum."""
+        return self.coordinates.is_sketch or bool((terms.row_error > _KNOWN).any())
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))
@@ -181,14 +187,6 @@ class _Search:
         fixed = {s.check.layer for c in self.scenes for s in c.sites if any(p.is_fixed for p in s.points)}
         but = f"; at {min(fixed)} no other side or pick than AD's can be tried" if fixed else ""
         return f"{len(self.columns)} gradients that have a direction each were found, and no mixture of them is AD's{but}"
-
-
-def _themselves(count: int) -> LinearSystem:
-    """In the place of gradients: weights must cancel each of them.
-
-    In a sketch chosen weights may cancel images alone; and what rounding leaves open of a gradient shows nothing in a sum.
-    """
-    return LinearSystem(np.eye(count), np.zeros(count))
 
 
 def _terms(scene: Scene, site: Site, choices: Choices) -> Iterator[tuple[float, Vector]]:

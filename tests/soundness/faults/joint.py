@@ -186,10 +186,10 @@ def weights_are_trusted(right: Any) -> Any:
     return lambda coefficients, terms, weights: Balance(weights / weights.sum()) if weights.sum() > 0 else None
 
 
-@fault("5.8", "runtime.decomposition:_Search._balanced_terms", f"{BY_HAND}[gradients that share a coordinate of a sketch]")
+@fault("5.8", "runtime.decomposition:_Search._cancel_one_by_one", f"{BY_HAND}[gradients that share a coordinate of a sketch]")
 def images_are_gradients(right: Any) -> Any:
     """In a sketch a mixture need cancel the images alone."""
-    return lambda self: self._terms()
+    return lambda self, terms: False
 
 
 @fault("5.6", "runtime.decomposition:_Search._add", f"{BY_HAND}[in place on views]")
