@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxcheck.runtime.derivatives import roundoff_of
 from fxcheck.runtime.observed import Observation
-from fxcheck.runtime.operands import Entries, pulled_back
+from fxcheck.runtime.operands import Member, groups_of, pulled_back
 from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.rows import Row, RowKind, Slot
 
@@ -41,41 +41,31 @@ class Gradients:
     def of(self, at: Observation, weights: Sequence[tuple[int, float]], names: Sequence[str]) -> list[Tensor | None]:
         """The gradient of a weighted sum of entries of the observed tensor by the named parameters."""
         self.calls += 1
-        entries, factors = zip(*weights, strict=True)
-        group = Entries(at.operand, torch.tensor(entries, dtype=torch.int64))
         wanted = [self.parameters[n] for n in names]
-        return list(pulled_back([group], [torch.tensor(factors, dtype=torch.float64)], wanted))
+        return list(pulled_back(*groups_of({(0, e): w for e, w in weights}, [at.operand]), wanted))
 
     def moved_by_rounding(self, at: Observation, rows: Sequence[Row], names: Sequence[str]) -> float:
-        """How far the gradient of an entry of the rows, all of one observation, may be off on the named coordinates."""
+        """How far any one of rows, all of one observation, may be off on the named coordinates."""
         self.calls += 1
-        entries = torch.tensor(sorted({e for r in rows for e in (r.entry, r.loser) if e >= 0}), dtype=torch.int64)
-        return moved_by_rounding([Entries(at.operand, entries)], [self.parameters[n] for n in names])
+        return moved_by_rounding([_weights(r) for r in rows], [at.operand], [self.parameters[n] for n in names])
 
     def fill(self, row: Row, names: Sequence[str], moved: float | None = None) -> None:
         """Compute a row on all the named (fresh) coordinates; its slots are those that are not zero.
 
-        A difference of two gradients is only known up to the rounding of both: one that may be nothing but rounding
-        is stored as the zero row.
+        The difference of two gradients is one backward pass, in which what they have in common cancels early. A row that may
+        be nothing but rounding is stored as the zero row.
 
         Args:
             row: of a touch or a tie.
             names: of parameters.
-            moved: how far rounding may have moved a gradient, where it was measured for several rows together.
+            moved: how far rounding may have moved it, where that was measured for several rows together.
         """
         assert row.at is not None
         if moved is None:
             moved = self.moved_by_rounding(row.at, [row], names)
-        if row.kind is RowKind.TOUCH:
-            values = _tables(self.of(row.at, [(row.entry, float(row.direction))], names))
-            scale, gradients = _norm(values), 1
-        else:
-            sign = sign_of_maximum(row.at.check.operator, row.at.check.arguments)
-            winner = _tables(self.of(row.at, [(row.entry, sign)], names))
-            loser = _tables(self.of(row.at, [(row.loser, sign)], names))
-            values, scale, gradients = _difference(winner, loser), _norm(winner) + _norm(loser), 2
-        norm, roundoff = _norm(values), roundoff_of(row.at.like.dtype)
-        row.error = (roundoff * scale + gradients * moved) / norm if norm else 0.0
+        values = _tables(self.of(row.at, [(e, w) for (_, e), w in _weights(row).items()], names))
+        norm = _norm(values)
+        row.error = roundoff_of(row.at.like.dtype) + moved / norm if norm else 0.0
         if row.error >= 1.0:
             values, row.error = [None for _ in values], 0.0
         slots: list[Slot] = []
@@ -98,8 +88,17 @@ class Gradients:
         if not all(_same(a, b) for a, b in zip(left, right, strict=True)):
             return False
         self.calls += 1
-        both = Entries(at.operand, torch.tensor([winner, loser]))
-        return moved_by_rounding([both], list(self.parameters.values())) <= _ABSORBED * _norm(_tables(left))
+        moved = moved_by_rounding([{(0, winner): 1.0}, {(0, loser): 1.0}], [at.operand], list(self.parameters.values()))
+        return moved <= _ABSORBED * _norm(_tables(left))
+
+
+def _weights(row: Row) -> dict[Member, float]:
+    """The row as a sum of entries of the observed tensor."""
+    if row.kind is RowKind.TOUCH:
+        return {(0, row.entry): float(row.direction)}
+    assert row.at is not None
+    sign = sign_of_maximum(row.at.check.operator, row.at.check.arguments)
+    return {(0, row.entry): sign, (0, row.loser): -sign}
 
 
 def _tables(gradients: Sequence[Tensor | None]) -> list[np.ndarray | None]:
@@ -108,11 +107,6 @@ def _tables(gradients: Sequence[Tensor | None]) -> list[np.ndarray | None]:
         None if g is None else g.detach().double().cpu().reshape(g.shape[0] if g.dim() else 1, -1).numpy()
         for g in gradients
     ]
-
-
-def _difference(left: list[np.ndarray | None], right: list[np.ndarray | None]) -> list[np.ndarray | None]:
-    pairs = zip(left, right, strict=True)
-    return [a if b is None else -b if a is None else a - b for a, b in pairs]
 
 
 def _norm(tables: Sequence[np.ndarray | None]) -> float:

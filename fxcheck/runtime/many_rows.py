@@ -150,7 +150,8 @@ class ManyRows:
         scale = np.where(self.kept, 1.0 / np.where(self.kept, lengths, 1.0), 0.0)
         roundoff = max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
         self.budget.spend()
-        moved = 2 * moved_by_rounding([r.group for r in self.readings], self.parameters)
+        entries = [{(k, e): 1.0} for k, r in enumerate(self.readings) for e in r.group.entries.tolist()]
+        moved = 2 * moved_by_rounding(entries, [r.group.operand for r in self.readings], self.parameters)
         decision, system = self._grow(scale, ((_SAFETY * roundoff * terms + moved) * scale)[self.kept])
         layers = tuple(layer for layer, keep in zip(self.layers, self.kept, strict=True) if keep)
         return Subspace(decision, system, layers, dropped)

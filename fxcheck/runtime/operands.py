@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fxcheck.records.checks import Check, CheckKind
+
+Member = tuple[int, int]
+"""An operand of a layer, and a flat index into it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +35,6 @@ class Operand:
     def numel(self) -> int:
         return prod(self.shape)
 
-    def gradients(self, entries: Sequence[int], wanted: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
-        """AD's gradients of single entries by the wanted tensors, one after another.
-
-        Args:
-            entries: flat indices; the operand is no constant.
-            wanted: by these.
-        """
-        for entry in entries:
-            yield list(pulled_back([Entries(self, torch.tensor([entry]))], [torch.ones(1, dtype=torch.float64)], wanted))
-
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -56,6 +49,27 @@ class Entries:
         zeros = self.operand.like.new_zeros(self.operand.numel)
         placed = zeros.index_put((self.entries.to(zeros.device),), weights.to(zeros.device, zeros.dtype))
         return placed.reshape(self.operand.shape)
+
+
+def groups_of(
+    weights: Mapping[Member, float], operands: Sequence[Operand]
+) -> tuple[list[Entries], list[Tensor]]:
+    """A weighted sum of entries as ``pulled_back`` takes it; what is constant is left out.
+
+    Args:
+        weights: of the members.
+        operands: that the members are entries of.
+
+    Returns:
+        Entries of each operand that is no constant, and their weights.
+    """
+    groups, held = [], []
+    for k, operand in enumerate(operands):
+        mine = {entry: w for (o, entry), w in weights.items() if o == k}
+        if operand.edge is not None and mine:
+            groups.append(Entries(operand, torch.tensor(list(mine), dtype=torch.int64)))
+            held.append(torch.tensor(list(mine.values()), dtype=torch.float64))
+    return groups, held
 
 
 def pulled_back(

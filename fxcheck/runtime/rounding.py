@@ -8,14 +8,14 @@ and they differ about as much as each of them is off. Activations are taken as c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import sqrt
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from fxcheck.runtime.operands import Entries, pulled_back
+from fxcheck.runtime.operands import Member, Operand, groups_of, pulled_back
 
 _FACTORS = (179 / 256, 167 / 128, 243 / 128)
 """No powers of two, which would change no digit; each is a number of every floating dtype."""
@@ -23,22 +23,29 @@ _SAFETY = 8.0
 _SEED = 20241128
 
 
-def moved_by_rounding(groups: Sequence[Entries], parameters: Sequence[Tensor]) -> float:
-    """How far the gradient of any one of the entries may be from the exact one, in the Euclidean norm over the parameters.
+def moved_by_rounding(
+    sums: Sequence[Mapping[Member, float]], operands: Sequence[Operand], parameters: Sequence[Tensor]
+) -> float:
+    """How far the gradient of any one of several sums of entries may be from the exact one, if it is one backward pass.
 
     Args:
-        groups: entries of tensors whose graphs live, each without repetition.
-        parameters: gradients are by these.
+        sums: for each the weights of its members, each an operand and a flat index into it.
+        operands: tensors whose graphs live.
+        parameters: gradients are by these; distances are in the Euclidean norm over all of them.
 
     Returns:
-        An estimate from above: of all entries together, with random signs.
+        An estimate from above: of all sums together, with random signs.
     """
-    groups = [g for g in groups if g.operand.edge is not None and len(g.entries)]
+    random = np.random.default_rng(_SEED)
+    total: dict[Member, float] = {}
+    for weights in sums:
+        sign = 2.0 * random.integers(2) - 1
+        for member, weight in weights.items():
+            total[member] = total.get(member, 0.0) + sign * weight
+    groups, held = groups_of(total, operands)
     if not groups:
         return 0.0
-    generator = torch.Generator().manual_seed(_SEED)
-    signs = [2.0 * torch.randint(2, (len(g.entries),), generator=generator).double() - 1 for g in groups]
-    found = [pulled_back(groups, [factor * s for s in signs], parameters) for factor in _FACTORS]
+    found = [pulled_back(groups, [factor * w for w in held], parameters) for factor in _FACTORS]
     pairs = combinations(zip(_FACTORS, found, strict=True), 2)
     return _SAFETY * max(_distance(left, a, right, b) for (left, a), (right, b) in pairs)
 

@@ -18,7 +18,7 @@ from fxcheck.runtime.choices import Choices, Chooser, Key, Part, Watcher, chosen
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Coordinates, Vector, roundoff_of
 from fxcheck.runtime.observed import Observed
-from fxcheck.runtime.operands import Entries, Operand
+from fxcheck.runtime.operands import Entries, Operand, groups_of, pulled_back
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rounding import moved_by_rounding
@@ -199,25 +199,21 @@ class Scene:
         return tuple((s.check.index, choices.get(s.check.index, s.ad_choices)) for s in above)
 
     def differentiate(self, site: Site, operands: Sequence[Operand], key: Key) -> None:
-        """Gradients of the site's members that are not known under these choices."""
+        """Gradients of the site's members that are not known under these choices; of a max, less those of references."""
         missing = [m for m in site.members if (site.check.index, m, key) not in self.vectors]
-        moved = self._moved_by_rounding(operands, missing)
-        for k, operand in enumerate(operands):
-            entries = [entry for o, entry in missing if o == k]
-            if operand.edge is None:
-                zero = Vector(np.zeros(self.coordinates.size), 0.0, True)
-                self.vectors |= {(site.check.index, (k, e), key): zero for e in entries}
-                continue
-            roundoff = roundoff_of(operand.like.dtype)
-            found = operand.gradients(entries, self.parameters)
-            for i, entry in enumerate(entries):
-                self.budget.spend(len(entries) - i)
-                self.vectors[site.check.index, (k, entry), key] = self.coordinates.write(next(found), roundoff, moved)
-
-    def _moved_by_rounding(self, operands: Sequence[Operand], members: Sequence[Member]) -> float:
-        groups = [Entries(o, torch.tensor([e for i, e in members if i == k])) for k, o in enumerate(operands)]
+        if not missing:
+            return
+        sums = [site.sum_of(m) for m in missing]
         self.budget.spend()
-        return moved_by_rounding(groups, self.parameters)
+        moved = moved_by_rounding(sums, operands, self.parameters)
+        roundoff = max(roundoff_of(o.like.dtype) for o in operands)
+        for i, (member, weights) in enumerate(zip(missing, sums, strict=True)):
+            groups, held = groups_of(weights, operands)
+            vector = Vector(np.zeros(self.coordinates.size), 0.0, True)
+            if groups:
+                self.budget.spend(len(missing) - i)
+                vector = self.coordinates.write(pulled_back(groups, held, self.parameters), roundoff, moved)
+            self.vectors[site.check.index, member, key] = vector
 
     def members_of(self, site: Site, choices: Choices) -> dict[Member, Vector] | None:
         """Gradients of a site's members under choices upstream; None when some are not known yet."""

@@ -11,11 +11,10 @@ from fxcheck.records.checks import Check, CheckKind
 from fxcheck.records.graph import Graph
 from fxcheck.runtime.gradients import sign_of_maximum
 from fxcheck.runtime.observed import Observed, Splits, Ties, Touches
+from fxcheck.runtime.operands import Member
 from fxcheck.runtime.program import Replayed
 
 LEFT, RIGHT, NEITHER = 0, 1, -1
-Member = tuple[int, int]
-"""An operand of the layer, and a flat index into it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,29 @@ class Site:
     @cached_property
     def members(self) -> tuple[Member, ...]:
         return tuple(dict.fromkeys(m for p in self.points for m in p.members))
+
+    @cached_property
+    def references(self) -> Mapping[Member, Member]:
+        """For each member of a max one that all its ties lead to: only differences of their gradients matter."""
+        found: dict[Member, Member] = {}
+
+        def leader(member: Member) -> Member:
+            while found.setdefault(member, member) != member:
+                member = found[member]
+            return member
+
+        for point in self.points:
+            for member in point.members:
+                found[leader(member)] = leader(point.members[0])
+        return {m: leader(m) for m in found}
+
+    def sum_of(self, member: Member) -> dict[Member, float]:
+        """What is differentiated for a member: a touched entry; a tied one less the reference, in one backward pass, in which
+        cancels early what they have in common; nothing for the reference itself."""
+        if not self.is_max:
+            return {member: 1.0}
+        reference = self.references[member]
+        return {} if member == reference else {member: 1.0, reference: -1.0}
 
     @cached_property
     def ad_choices(self) -> tuple[int, ...]:
@@ -123,7 +145,7 @@ def _split(splits: Splits) -> list[Point]:
     columns = (splits.outputs, splits.operands, splits.entries)
     for output, operand, entry in zip(*(c.tolist() for c in columns), strict=True):
         members.setdefault(output, []).append((operand, entry))
-    return [Point(output, tuple(held), NEITHER) for output, held in members.items()]
+    return [Point(output, tuple(sorted(held)), NEITHER) for output, held in members.items()]
 
 
 def reading(checks: Sequence[Check], active: Collection[int], graph: Graph) -> Mapping[int, frozenset[int]]:

@@ -64,8 +64,8 @@ def _masked(s: Any, x: Tensor) -> Tensor:
 
 
 def _tied_twins(s: Any, x: Tensor) -> Tensor:
-    """max(w, w, -w) - |w| = 0, where AD gives a third."""
-    return F.conv1d(x, s.w).amax(2) - absolute(s.w[0])
+    """max(-w, w, w) - |w| - relu(w) / 2 = -relu(w) / 2, where AD gives a third."""
+    return F.conv1d(x, s.w).amax(2) - absolute(s.w[0]) - relu(s.w[0]) / 2
 
 
 def _discharged(s: Any, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ CASES = {
     "many touches": Case(_many, {"w": 0.0}, torch.arange(1.0, 41.0).double()),
     "|2w + |w|| - 2|w|": Case(lambda s, x: absolute(2 * s.w + absolute(s.w)) - 2 * absolute(s.w)),
     "a pool that is tied at the flat value": Case(_flat),
-    "an entry twice under amax": Case(_tied_twins, {"w": [[[0.0]]]}, torch.tensor([[[1.0, 1.0, -1.0]]]).double()),
+    "an entry twice under amax": Case(_tied_twins, {"w": [[[0.0]]]}, torch.tensor([[[-1.0, 1.0, 1.0]]]).double()),
     "two outputs": Case(
         lambda s, x: (absolute(2 * s.w + absolute(s.w)), absolute(s.w)), losses=(lambda out: (out[0] - 2 * out[1]).sum(),)
     ),
