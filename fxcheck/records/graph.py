@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -129,8 +129,12 @@ class Graph:
     @cached_property
     def live(self) -> frozenset[int]:
         """Nodes on a path to an output."""
+        return self.behind(self.outputs)
+
+    def behind(self, nodes: Iterable[int]) -> frozenset[int]:
+        """These nodes and all that they are computed from."""
         seen: set[int] = set()
-        stack = list(self.outputs)
+        stack = list(nodes)
         while stack:
             current = stack.pop()
             if current not in seen:

@@ -20,6 +20,11 @@ class Block:
     rows: tuple[Row, ...]
     system: LinearSystem
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its coordinates stand for."""
+        return tuple(f"{name}[{index}]" for name, index in self.slots)
+
 
 def blocks_of(rows: Sequence[Row], size_of: Callable[[str], int]) -> list[Block]:
     """Split rows into blocks.

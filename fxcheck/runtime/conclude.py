@@ -211,7 +211,7 @@ def _feasibility_block(block: Block, decision: Decision) -> CertificateBlock:
     multipliers: tuple[Fraction, ...] | None = None if feasible else decision.multipliers
     return CertificateBlock(
         block.rows[0].layer, block.group, "direction" if feasible else "multipliers",
-        tuple(f"{name}[{index}]" for name, index in block.slots), block.system.rows, block.system.row_error,
+        block.labels, block.system.rows, block.system.row_error,
         decision.direction if feasible else None, multipliers,
     )  # fmt: skip
 

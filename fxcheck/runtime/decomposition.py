@@ -24,13 +24,12 @@ from fxcheck.lp.verify import is_direction
 from fxcheck.records.system import LinearSystem
 from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.derivatives import Coordinates, Vector
+from fxcheck.runtime.rounding import KNOWN
 from fxcheck.runtime.scene import Scene
 from fxcheck.runtime.sites import NEITHER, Site
 
 _MOST_COLUMNS = 64
 _MOST_TRIES = 96
-_KNOWN = 1e-3
-"""A gradient whose relative error is larger is not known well enough to be part of a sum that has to vanish."""
 _SEED = 20241205
 
 Resolved = Callable[[Sequence[Scene], Sequence[Choices], int], LinearSystem]
@@ -114,7 +113,7 @@ class _Search:
     def _cancel_one_by_one(self, terms: LinearSystem) -> bool:
         """Whether weights must cancel each gradient by itself: in a sketch chosen weights may cancel images alone, and what
         rounding leaves open of a gradient shows nothing in a sum."""
-        return self.coordinates.is_sketch or bool((terms.row_error > _KNOWN).any())
+        return self.coordinates.is_sketch or bool((terms.row_error > KNOWN).any())
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))

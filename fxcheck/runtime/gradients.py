@@ -38,11 +38,11 @@ class Gradients:
         """No further row or T_j should be asked for."""
         return self.calls >= self.most
 
-    def of(self, at: Observation, weights: Sequence[tuple[int, float]], names: Sequence[str]) -> list[Tensor | None]:
+    def of(self, at: Observation, weights: Mapping[Member, float], names: Sequence[str]) -> list[Tensor | None]:
         """The gradient of a weighted sum of entries of the observed tensor by the named parameters."""
         self.calls += 1
         wanted = [self.parameters[n] for n in names]
-        return list(pulled_back(*groups_of({(0, e): w for e, w in weights}, [at.operand]), wanted))
+        return list(pulled_back(*groups_of(weights, [at.operand]), wanted))
 
     def moved_by_rounding(self, at: Observation, rows: Sequence[Row], names: Sequence[str]) -> float:
         """How far any one of rows, all of one observation, may be off on the named coordinates."""
@@ -63,7 +63,7 @@ class Gradients:
         assert row.at is not None
         if moved is None:
             moved = self.moved_by_rounding(row.at, [row], names)
-        values = _tables(self.of(row.at, [(e, w) for (_, e), w in _weights(row).items()], names))
+        values = _tables(self.of(row.at, _weights(row), names))
         norm = _norm(values)
         row.error = roundoff_of(row.at.like.dtype) + moved / norm if norm else 0.0
         if row.error >= 1.0:
@@ -83,12 +83,12 @@ class Gradients:
 
         Not where rounding is large against it: a difference may then be absorbed by terms that cancel.
         """
-        names = list(self.parameters)
-        left, right = self.of(at, [(winner, 1.0)], names), self.of(at, [(loser, 1.0)], names)
+        names, entries = list(self.parameters), [{(0, winner): 1.0}, {(0, loser): 1.0}]
+        left, right = (self.of(at, entry, names) for entry in entries)
         if not all(_same(a, b) for a, b in zip(left, right, strict=True)):
             return False
         self.calls += 1
-        moved = moved_by_rounding([{(0, winner): 1.0}, {(0, loser): 1.0}], [at.operand], list(self.parameters.values()))
+        moved = moved_by_rounding(entries, [at.operand], list(self.parameters.values()))
         return moved <= _ABSORBED * _norm(_tables(left))
 
 

@@ -31,6 +31,7 @@ from fxcheck.runtime.gradients import sign_of_maximum
 from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.replay import Forward, NotReproduced
+from fxcheck.runtime.rounding import KNOWN
 from fxcheck.runtime.rows import Row, RowKind
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.sites import reading
@@ -38,8 +39,6 @@ from fxcheck.runtime.sites import reading
 _MOST_PARTS = 32
 _MOST_TRIES = 96
 _MOST_ROWS = 500
-_KNOWN = 1e-3
-"""Rows with a larger relative error show nothing in a sum that has to vanish."""
 _SEED = 20241128
 
 
@@ -107,20 +106,13 @@ def _is_first(check: Check, program: Program) -> bool:
     graph = program.study.graph
     fresh = next(g.fresh for g in program.plan.groups if g.index == check.group)
     names = dict(zip(graph.trainable, program.study.facts.parameters, strict=True))
-    seen: set[int] = set()
-    stack = [check.operand, *check.reads]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(graph.inputs_of[node])
-    return all(names[n] in fresh for n in seen if n in names)
+    return all(names[n] in fresh for n in graph.behind((check.operand, *check.reads)) if n in names)
 
 
 def _is_total(block: Block) -> bool:
     """Whether its rows show all their coordinates, up to one positive factor for all of them, and little rounding."""
     factors = {(r.forward, r.factor) if r.factor else None for r in block.rows}
-    known = len(block.rows) <= _MOST_ROWS and bool((block.system.row_error <= _KNOWN).all())
+    known = len(block.rows) <= _MOST_ROWS and bool((block.system.row_error <= KNOWN).all())
     return known and len(factors) == 1 and not any(r.left_out for r in block.rows)
 
 
@@ -259,7 +251,7 @@ class _Search:
 
     def _certificate(self, parts: Sequence[tuple[_Part, float]]) -> list[CertificateBlock]:
         layer, group = self.block.rows[0].layer, self.block.group
-        labels = tuple(f"{name}[{index}]" for name, index in self.block.slots)
+        labels = self.block.labels
         found = [
             CertificateBlock(f"{layer}, part {i + 1} of {len(parts)}", group, "direction", labels, p.system.rows,
                              p.system.row_error, p.direction)

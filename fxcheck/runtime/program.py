@@ -64,6 +64,11 @@ class Program:
         return Replayed(plan, module, chosen)
 
     @cached_property
+    def coins(self) -> tuple[Mapping[int, Mapping[float, int]], ...]:
+        """What the layers that are certified before training ask of their biases."""
+        return certified_coins(self.study.structured)
+
+    @cached_property
     def checks_by_layer(self) -> Mapping[tuple[int, str], Sequence[Check]]:
         """(group, layer) with the checks that its counts come from."""
         found: dict[tuple[int, str], list[Check]] = {}
@@ -98,7 +103,7 @@ class Program:
             return True
         mine, others = self.plan, other.plan
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
-        plans = plans and certified_coins(self.study.structured) == certified_coins(other.study.structured)
+        plans = plans and self.coins == other.coins
         return plans and self.modules == other.modules and self.inputs.kind == other.inputs.kind
 
 

@@ -23,11 +23,11 @@ _CLEAR = Touches(_NONE, _NONE, True)
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """As ``reference.touched``."""
-    if _is_clear(y, tuple(kinks)):
-        return _CLEAR
     order = order_of(y) if y.dtype in FLOATS else None
     if order is None:
         return reference.touched(y, kinks)
+    if _is_clear(y, tuple(kinks)):
+        return _CLEAR
     entries = flat(widened(y), order)
     scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
     indices, which, finite = zip(*pieces(scan, entries.size, _LEAST), strict=True)
@@ -43,7 +43,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
 def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
     """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be."""
     width = _WIDTHS.get(y.dtype)
-    if width is None or not (y.is_contiguous() or (y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last))):
+    if width is None:
         return False
     start, number = y.data_ptr(), y.numel()
     if number < 2 * _LEAST:
@@ -57,19 +57,15 @@ _WIDTHS = {torch.float32: 4, torch.float64: 8}
 def _clear(start: int, width: int, kinks: tuple[float, ...], dtype: torch.dtype, first: int, last: int) -> bool:
     from fxcheck.scan import touch_loops  # imports numba
 
-    address, count = _address(kinks, dtype)
-    return bool(touch_loops.clear[width](start + width * first, last - first, address, count))
+    held, address = _addressed(kinks, dtype)
+    return bool(touch_loops.clear[width](start + width * first, last - first, address, len(held)))
 
 
 @lru_cache(maxsize=256)
-def _address(kinks: tuple[float, ...], dtype: torch.dtype) -> tuple[int, int]:
-    """Where the rounded kinks are in memory, for as long as the process lives, and how many they are."""
+def _addressed(kinks: tuple[float, ...], dtype: torch.dtype) -> tuple[Any, int]:
+    """The rounded kinks, and where they are in memory as long as someone holds them."""
     held = _rounded(kinks, dtype, np.dtype(np.float64 if dtype == torch.float64 else np.float32))
-    _HELD.append(held)
-    return held.ctypes.data, len(held)
-
-
-_HELD: list[Any] = []
+    return held, held.ctypes.data
 
 
 def _touched(entries: Any, kinks: Any, first: int, last: int) -> Any:
