@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -37,28 +38,29 @@ class Origins:
         """
         if not source.source.kernel:
             return False
-        labels = [self._labels(source, position) for position in (one, other)]
-        left, right = labels
-        if left is None or right is None:
+        equal = self._equal(source, one, other)
+        if equal is None:
             return False
-        equal = (left == right).all(0)
         if source.source.zero_is_frozen:
-            zero = torch.from_numpy(~patches.any(0)).T.to(equal.device)
-            equal = equal | zero
+            equal = equal | torch.from_numpy(~patches.any(0)).T.to(equal.device)
         return bool(equal.all())
 
-    def _labels(self, source: Patches, position: Tensor) -> Tensor | None:
-        """What each read entry depends on: int64 (2, taps, inputs or 1), -1 for padding."""
-        found = source.cells(position)
-        if found is None:
+    def _equal(self, source: Patches, one: Tensor, other: Tensor) -> Tensor | None:
+        """Which entries that the two positions read depend on the same: bool (taps, inputs or 1)."""
+        found = [source.cells(position) for position in (one, other)]
+        if found[0] is None or found[1] is None or int(found[0][0]) != int(found[1][0]):
             return None
-        sample, cells, real = (v[0] for v in found)
         pool = self.classes.picks_behind(source.source.operand)
-        known = self.classes.of(source.source.operand if pool is None else pool.operand)
-        if known is None:
+        node, sample = source.source.operand if pool is None else pool.operand, found[0][0]
+        cells = [v[1][0] for v in found if v is not None]
+        real = [v[2][0][:, None] for v in found if v is not None]
+        here, there = (c[:, None] if pool is None else pool.chosen[int(sample)].flatten(1)[:, c].T for c in cells)
+        reads = self.classes.positions.of(node)
+        if reads is None or prod(reads.shape[1:]) <= int(torch.maximum(here, there).max()):
             return None
-        places = cells[:, None] if pool is None else pool.chosen[sample].flatten(1)[:, cells].T
-        if known.flatten(2).shape[2] <= int(places.max()):
-            return None
-        labels = known.flatten(2)[:, sample][:, places]
-        return labels.masked_fill(~real[None, :, None], -1)
+        equal = torch.where(real[0] & real[1], here == there, real[0] == real[1])
+        apart = real[0] & real[1] & ~equal
+        below = self.classes.are_equal(node, sample.expand(int(apart.sum())), here[apart], there[apart])
+        if below is not None:
+            equal[apart] = below.to(equal.device)
+        return equal

@@ -1,7 +1,8 @@
-"""Which positions of a tensor are the same function of the parameters: position classes, along the graph (theory 4.10).
+"""Which positions of a tensor are the same function of the parameters: classes, neighbours and pairs (theory 4.10).
 
 A class says what a position of one sample depends on: the bits of the input cells in its receptive field and how they
-are laid out. Equal classes prove that the entries of each channel are equal as functions of the parameters.
+are laid out. Equal classes prove that the entries of each channel are equal as functions of the parameters. Three ways to
+ask, by what they cost: for a few pairs of positions, for all neighbours, and by a hash of every position.
 """
 
 from __future__ import annotations
@@ -11,23 +12,20 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fxcheck.ops.evaluate import apply_overload
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
-from fxcheck.records.semantics import Kind
-from fxcheck.runtime.windows_of import convolution_windows, numbers, pooling_windows
-from fxcheck.scan import Windows, classes
+from fxcheck.runtime.positions import Positions, Reads
+from fxcheck.scan import Windows, classes, shifts
+from fxcheck.scan.class_steps import bits_of
 
-_CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
-_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d",
-          "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "adaptive_avg_pool3d",
-          "adaptive_max_pool3d", "max_pool2d_with_indices")  # fmt: skip
-_RANDOM = ("dropout", "rrelu", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 _VIEWS = ("aten.unfold.default", "aten.transpose.int", "aten.unsqueeze.default", "aten.squeeze.dim", "aten.flatten.using_ints")
-_SAME_POSITIONS = ("clone", "contiguous", "to", "_to_copy", "alias", "detach")
+_MOST_PAIRS = 1 << 15
+"""Pairs of positions that are compared one by one; with more a hash of every position is cheaper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +40,19 @@ class Picks:
 
 @dataclass
 class PositionClasses:
-    """Class maps of one forward, computed when they are asked for."""
+    """The positions of one forward, compared when it is asked for."""
 
     facts: Annotated
     inputs: Mapping[str, Tensor]
     """The forward's inputs by the name of their placeholder."""
+    positions: Positions = field(init=False)
     found: dict[int, Tensor | None] = field(default_factory=dict)
+    shifted: dict[tuple[int, shifts.Shifts], Tensor | None] = field(default_factory=dict)
     picks: dict[int, Picks] = field(default_factory=dict)
     """Of the pools that have run, by graph node."""
+
+    def __post_init__(self) -> None:
+        self.positions = Positions(self.facts, self.inputs)
 
     def picks_behind(self, node: int) -> Picks | None:
         """The picks of the pool that a node is, or is the first result of; None where it is none that has run."""
@@ -57,11 +60,31 @@ class PositionClasses:
         is_first = held.op == "fxcheck.getitem" and held.arguments["index"] == 0
         return self.picks.get(held.arguments["self"].id if is_first else node)
 
+    # A hash of every position --------------------------------------------------------------------
+
     def of(self, node: int) -> Tensor | None:
         """The class map (2, B, *spatial) of a graph node of shape (B, C, *spatial); None where none is known."""
         if node not in self.found:
-            self.found[node] = self._map(self.facts.graph.nodes[node])
+            reads = self.positions.of(node)
+            self.found[node] = None if reads is None else self._classes(node, reads)
         return self.found[node]
+
+    def _classes(self, node: int, reads: Reads) -> Tensor | None:
+        if reads.value is not None:
+            return classes.of_input(reads.value)
+        maps = [m for m in map(self.of, reads.operands) if m is not None]
+        if len(maps) != len(reads.operands):
+            return None
+        if reads.windows is not None:
+            return classes.through_windows(maps[0], reads.windows, node, self._class_of_padding(reads))
+        return maps[0] if len(maps) == 1 else classes.combined(maps, node)
+
+    def _class_of_padding(self, reads: Reads) -> Tensor | None:
+        """On an input, the padding of a convolution is the same function as a pixel that holds zeros."""
+        before = self.positions.of(reads.operands[0])
+        if not reads.zeros or before is None or before.value is None:
+            return None
+        return classes.of_input(before.value.new_zeros((1, *before.value.shape[1:2], 1)))[:, 0, 0]
 
     def of_entries(self, node: int, entries: Tensor) -> Tensor | None:
         """What single entries of a graph node depend on: entries with equal columns are equal functions.
@@ -94,120 +117,104 @@ class PositionClasses:
         classes_of_entries = known.flatten(2).cpu()[:, sample, at % plane]
         return torch.stack([sample, channel, *classes_of_entries])
 
-    def mixed(self, node: int, windows: Windows) -> Tensor | None:
-        """Windows (B, *S_out) over a node whose cells are not all of one class; None where no classes are known."""
-        known = self.of(node)
-        return None if known is None else classes.mixed(known, windows)
+    # Neighbours ----------------------------------------------------------------------------------
 
-    def _map(self, node: Node) -> Tensor | None:
-        if node.op == "fxcheck.input":
-            value = self.inputs.get(node.name)
-            return classes.of_input(value) if value is not None and value.dim() >= 3 else None
-        if node.op == "fxcheck.getitem":
-            return self._of(node, "self") if node.arguments.get("index") == 0 else None
-        if node.op in _CONVOLUTIONS:
-            return self._convolved(node)
-        base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
-        if base in _POOLS:
-            return self._pooled(node)
-        if base == "batch_norm":
-            return self._of(node, "input")
-        if base == "cat" and node.arguments.get("dim") == 1:
-            return self._joined(node, [r.id for r in node.arguments["tensors"]])
-        return self._entrywise(node, base)
+    def equal_neighbours(self, node: int, steps: shifts.Shifts) -> Tensor | None:
+        """Where a position of a graph node and the one a step away are equal: bool (M, B, *S); None where not known."""
+        if (node, steps) not in self.shifted:
+            reads = self.positions.of(node)
+            self.shifted[node, steps] = None if reads is None else self._neighbours(reads, steps)
+        return self.shifted[node, steps]
 
-    def _of(self, node: Node, name: str) -> Tensor | None:
-        value = node.arguments.get(name)
-        return self.of(value.id) if isinstance(value, Ref) else None
-
-    def _convolved(self, node: Node) -> Tensor | None:
-        before = self._of(node, "input")
-        weight = node.arguments.get("weight")
-        if before is None or not isinstance(weight, Ref):
+    def _neighbours(self, reads: Reads, steps: shifts.Shifts) -> Tensor | None:
+        if reads.value is not None:
+            return shifts.of_input(reads.value, steps)
+        if reads.windows is not None:
+            return self._neighbours_through(reads, reads.windows, steps)
+        maps = [m for m in (self.equal_neighbours(o, steps) for o in reads.operands) if m is not None]
+        if len(maps) != len(reads.operands):
             return None
-        kernel = (self.facts.graph.nodes[weight.id].shape or ())[2:]
-        if len(kernel) != before.dim() - 2 or isinstance(node.arguments.get("padding"), str):
-            return None
-        arguments = node.arguments
-        if self.facts.graph.nodes[arguments["input"].id].op == "fxcheck.input":
-            before, arguments = self._padded_with_zeros(before, arguments)
-        size_in = tuple(before.shape[2:])
-        size_out = _convolved_size(arguments, kernel, size_in)
-        windows = convolution_windows(arguments, kernel, size_in, size_out)
-        return None if windows is None else classes.through_windows(before, windows, node.id)
+        every = maps[0]
+        for other in maps[1:]:
+            every = every & other
+        return every
 
-    def _padded_with_zeros(self, before: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """On an input, the padding of a convolution is the same function as a pixel that holds zeros."""
-        value = self.inputs[self.facts.graph.nodes[arguments["input"].id].name]
-        zero = classes.of_input(value.new_zeros((1, value.shape[1], *(1 for _ in value.shape[2:]))))
-        margins = numbers(arguments.get("padding") or 0, value.dim() - 2)
-        sizes = [s + 2 * m for s, m in zip(before.shape[2:], margins, strict=True)]
-        padded = zero.expand(-1, before.shape[1], *sizes).clone()
-        inner = tuple(slice(m, m + s) for s, m in zip(before.shape[2:], margins, strict=True))
-        padded[(slice(None), slice(None), *inner)] = before
-        return padded, {**arguments, "padding": 0}
+    def _neighbours_through(self, reads: Reads, windows: Windows, steps: shifts.Shifts) -> Tensor | None:
+        inner, before = shifts.of_operand(windows, steps), self.positions.of(reads.operands[0])
+        if inner is None or before is None or windows.spec is None:
+            return None
+        if reads.zeros and before.value is not None:
+            padded = shifts.of_input(before.value, inner, windows.spec.padding)
+            return shifts.through_windows(padded, windows, steps, is_padded=True)
+        equal = self.equal_neighbours(reads.operands[0], inner)
+        return None if equal is None else shifts.through_windows(equal, windows, steps)
 
-    def _pooled(self, node: Node) -> Tensor | None:
-        before = self._of(node, "self")
-        if before is None or node.arguments.get("divisor_override") is not None:
+    def labels(self, node: int, windows: Windows) -> tuple[Tensor, Tensor] | None:
+        """``shifts.labels`` of a node; None where windows do not slide or are large, or nothing is known of the node."""
+        if windows.spec is None or not shifts.are_small(windows):
             return None
-        size_in = tuple(before.shape[2:])
-        size_out = self._pooled_size(node, size_in)
-        if size_out is None:
-            return None
-        return classes.through_windows(before, pooling_windows(node.op, node.arguments, size_in, size_out), node.id)
+        along = self.equal_neighbours(node, shifts.adjacent(windows.spec))
+        return None if along is None else shifts.labels(along, windows)
 
-    def _pooled_size(self, node: Node, size_in: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Actual sizes equal the example's wherever the operand's do: only the batch dimension may vary."""
-        operand = self.facts.graph.nodes[node.arguments["self"].id]
-        shape = node.shape or (node.outputs[0][0] if node.outputs and node.outputs[0] else None)
-        if shape is None or operand.shape is None or operand.shape[2:] != size_in:
-            return None
-        return shape[2:]
+    # Pairs ---------------------------------------------------------------------------------------
 
-    def _joined(self, node: Node, parts: list[int]) -> Tensor | None:
-        maps = [self.of(p) for p in parts]
-        known = [m for m in maps if m is not None]
-        if len(known) != len(maps) or len({m.shape for m in known}) != 1:
-            return None
-        return classes.combined(known, node.id)
+    def are_equal(self, node: int, sample: Tensor, one: Tensor, other: Tensor) -> Tensor | None:
+        """Whether pairs of positions are equal functions.
 
-    def _entrywise(self, node: Node, base: str) -> Tensor | None:
-        """An entry depends on the same position of each operand, and on numbers and per-channel tensors."""
-        semantics = self.facts.semantics[node.id]
-        if semantics.kind in (Kind.CONSTANT, Kind.UNKNOWN) or base in _RANDOM or not node.shape:
-            return None
-        if not (semantics.elementwise or base in _SAME_POSITIONS or base in ("add", "sub", "mul", "div")):
-            return None
-        operands = self.facts.graph.inputs_of[node.id]
-        mapped = [o for o in operands if not self._is_position_free(o, len(node.shape) - 2)]
-        if any(self.facts.graph.nodes[o].shape != node.shape for o in mapped) or not mapped:
-            return None
-        if any(not isinstance(a, (Ref, int, float, bool, str, type(None))) for a in node.arguments.values()):
-            return None
-        return self.of(mapped[0]) if len(mapped) == 1 else self._joined(node, mapped)
+        Args:
+            node: a graph node of shape (B, C, *S).
+            sample: int64 (P,), the sample of each pair.
+            one: int64 (P,), a flat position of S.
+            other: int64 (P,), another.
 
-    def _is_position_free(self, id_: int, spatial: int) -> bool:
-        """A number, or a leaf laid out as (1, C, 1, ...): the same at every sample and position."""
-        node = self.facts.graph.nodes[id_]
-        if node.shape == ():
-            return True
-        leaf = node.op in ("fxcheck.parameter", "fxcheck.buffer", "fxcheck.constant")
-        if not leaf or node.shape is None:
-            return False
-        samples = node.shape[: max(0, len(node.shape) - spatial - 1)]
-        return all(s == 1 for s in (*samples, *node.shape[-spatial:]))
+        Returns:
+            bool (P,), on the CPU; None where nothing is known of the node.
+        """
+        equal = self._equal(node, *(t.cpu().numpy() for t in (sample, one, other)))
+        return None if equal is None else torch.from_numpy(equal)
+
+    def _equal(self, node: int, sample: Any, one: Any, other: Any) -> Any:
+        reads = self.positions.of(node)
+        if reads is None:
+            return None
+        if reads.value is not None:
+            return _equal_pixels(reads.value, sample, one, other)
+        if reads.windows is not None:
+            return self._equal_windows(node, reads, reads.windows, sample, one, other)
+        every = np.ones(sample.shape, bool)
+        for operand in reads.operands:
+            equal = self._equal(operand, sample, one, other)
+            if equal is None:
+                return None
+            every &= equal
+        return every
+
+    def _equal_windows(self, node: int, reads: Reads, windows: Windows, sample: Any, one: Any, other: Any) -> Any:
+        if sample.size > _MOST_PAIRS:
+            known = self.of(node)
+            return None if known is None else _of_one_class(known, sample, one, other)
+        size = prod(reads.shape[1:])
+        pairs, back = np.unique((sample * size + one) * size + other, return_inverse=True)
+        sample, one, other = pairs // (size * size), pairs // size % size, pairs % size
+        here, there = windows.cells_of(one), windows.cells_of(other)
+        equal, differ = here == there, here != there
+        if not reads.zeros:
+            differ &= (here >= 0) & (there >= 0)  # a cell of padding and another
+        below = self._equal(reads.operands[0], sample[np.nonzero(differ)[0]], here[differ], there[differ])
+        if below is None:
+            return None
+        equal[differ] = below
+        return equal.all(1)[back]
 
 
-def _convolved_size(
-    arguments: Mapping[str, Any], kernel: tuple[int, ...], size_in: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Spatial sizes of a convolution's result."""
-    n = len(kernel)
-    strides, margins, dilations = (
-        numbers(arguments.get(name) or default, n) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-    )
-    return tuple(
-        (size + 2 * m - (d * (k - 1) + 1)) // s + 1
-        for size, m, d, k, s in zip(size_in, margins, dilations, kernel, strides, strict=True)
-    )
+def _equal_pixels(value: Tensor, sample: Any, one: Any, other: Any) -> Any:
+    """Pairs of positions of an input with equal bits in all channels; -1 is a pixel that holds zeros."""
+    at = [torch.from_numpy(v).to(value.device) for v in (sample, one, other)]
+    bits = bits_of(value).flatten(2)
+    pixels = [torch.where((cells >= 0)[:, None], bits[at[0], :, cells.clamp(min=0)], 0) for cells in at[1:]]
+    return (pixels[0] == pixels[1]).all(1).cpu().numpy()
+
+
+def _of_one_class(known: Tensor, sample: Any, one: Any, other: Any) -> Any:
+    flat = known.flatten(2).cpu().numpy()
+    return (flat[:, sample, one] == flat[:, sample, other]).all(0)

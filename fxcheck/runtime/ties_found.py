@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -60,36 +62,51 @@ def ties_in_windows(
     if x.dim() == n + 1:
         x, maxima, picks = x[None], maxima[None], picks[None]
     windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
-    known: Tensor | None = None
-    mixed: Tensor | None = None
+    known = _known(check, x, position_classes)
+    labels, mixed = None, None
     if history.get(check.index, _FEW + 1) > _FEW:
-        known, mixed = _classes(check, x, windows, position_classes, seconds)
-    limit = _FEW if known is None else _LIMIT
-    found = scan.ties(x, maxima, windows, check.skip, mixed, limit, check.floor)
+        labels, mixed = _mixed(check, windows, known, seconds)
+    found = scan.ties(x, maxima, windows, check.skip, mixed, _FEW if mixed is None else _LIMIT, check.floor)
     history[check.index] = found.tied
-    if found.tied and known is None:
-        known, mixed = _classes(check, x, windows, position_classes, seconds)
-        if found.truncated:
-            found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
+    if found.truncated and mixed is None:
+        labels, mixed = _mixed(check, windows, known, seconds)
+        found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
     if not found.listed.numel():
         return Found(_NONE, _NONE, _NONE, found.tied, found.truncated, found.finite)
-    winners, losers, outputs = (r.cpu() for r in scan.rivals(x, maxima, picks, windows, found.listed, known))
+    winners, losers, outputs = (r.cpu() for r in scan.rivals(x, maxima, picks, windows, found.listed, labels))
     left = Found(winners, losers, outputs, found.tied, found.truncated, found.finite)
-    return left if inner is None else _of_other_origin(left, x, inner, position_classes)
+    with _classes(seconds):
+        if known is not None and winners.numel():
+            left = _apart(left, x, check.operand, known)
+        return left if inner is None else _of_other_origin(left, x, inner, position_classes)
 
 
-def _classes(
-    check: Check, x: Tensor, windows: Windows, position_classes: PositionClasses, seconds: dict[str, float]
+def _known(check: Check, x: Tensor, position_classes: PositionClasses) -> PositionClasses | None:
+    """The classes of the operand's positions, where there are any."""
+    reads = position_classes.positions.of(check.operand)
+    return position_classes if reads is not None and reads.shape == (x.shape[0], *x.shape[2:]) else None
+
+
+def _mixed(
+    check: Check, windows: Windows, known: PositionClasses | None, seconds: dict[str, float]
 ) -> tuple[Tensor | None, Tensor | None]:
+    """Which taps of each window are equal functions, where windows slide; which windows' taps are not all equal."""
+    with _classes(seconds):
+        labelled = None if known is None else known.labels(check.operand, windows)
+        if labelled is not None:
+            return labelled
+        classes = None if known is None else known.of(check.operand)
+        return None, None if classes is None else scan.mixed(classes, windows)
+
+
+@contextmanager
+def _classes(seconds: dict[str, float]) -> Iterator[None]:
+    """Wall time spent here is spent on classes, and not on observation."""
     started = time.perf_counter()
-    known = position_classes.of(check.operand)
-    if known is not None and tuple(known.shape[1:]) != (x.shape[0], *x.shape[2:]):
-        known = None
-    mixed = position_classes.mixed(check.operand, windows) if known is not None else None
+    yield
     spent = time.perf_counter() - started
     seconds["classes"] = seconds.get("classes", 0.0) + spent
     seconds["observation"] = seconds.get("observation", 0.0) - spent
-    return known, mixed
 
 
 def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,21 +116,27 @@ def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tens
     return chosen[row], cells[row, column], outputs[row]
 
 
+def _apart(found: Found, x: Tensor, operand: int, position_classes: PositionClasses) -> Found:
+    """Without the pairs of entries that are equal functions of the parameters."""
+    plane = prod(x.shape[2:])
+    sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
+    equal = position_classes.are_equal(operand, sample, found.winners % plane, found.losers % plane)
+    return found if equal is None else _kept(found, ~equal)
+
+
 def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: PositionClasses) -> Found:
     """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
     if inner.chosen.numel() != x.numel() or not found.winners.numel():
         return found
     picks, plane = inner.chosen.reshape(-1).cpu(), prod(x.shape[2:])
     one, other = picks[found.winners], picks[found.losers]
-    differ = one != other
-    known = position_classes.of(inner.operand)
-    if known is not None:
-        sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
-        flat = known.flatten(2).cpu()
-        differ &= (flat[:, sample, one] != flat[:, sample, other]).any(0)
-    return replace(
-        found, winners=found.winners[differ], losers=found.losers[differ], outputs=found.outputs[differ]
-    )  # fmt: skip
+    sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
+    equal = position_classes.are_equal(inner.operand, sample, one, other)
+    return _kept(found, one != other if equal is None else (one != other) & ~equal)
+
+
+def _kept(found: Found, keep: Tensor) -> Found:
+    return replace(found, winners=found.winners[keep], losers=found.losers[keep], outputs=found.outputs[keep])
 
 
 def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fxcheck.scan import compiled_ties, compiled_touches, reference
+from fxcheck.scan import compiled_ties, compiled_touches, reference, shifts
 from fxcheck.scan.choice import compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
 from fxcheck.scan.reference import Ties, Touches
@@ -28,6 +28,7 @@ __all__ = [
     "of_input",
     "rivals",
     "salted",
+    "shifts",
     "sliding",
     "through_windows",
     "ties",
@@ -57,8 +58,8 @@ def ties(
 
 
 def rivals(
-    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, labels: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The maximal cells beside AD's pick; see ``reference.rivals``."""
     path = compiled_ties if compiles(x) and compiles(out) and compiles(picks) else reference
-    return path.rivals(x, out, picks, windows, listed, classes)
+    return path.rivals(x, out, picks, windows, listed, labels)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fxcheck.scan import choice, class_steps, compiled_classes
 from fxcheck.scan.windows import Windows
-from fxcheck.scan.words import BRANCH, INPUT, PADDING, SALT, TAP, key, mixed_word, signed
+from fxcheck.scan.words import BRANCH, INPUT, PADDING, SALT, TAP, key, mixed_word, signed, unsigned
 
 
 def of_input(x: Tensor) -> Tensor:
@@ -32,25 +32,26 @@ def of_input(x: Tensor) -> Tensor:
     return _steps(x).hashed(x, (first, second))
 
 
-def through_windows(classes: Tensor, windows: Windows, salt: int) -> Tensor:
+def through_windows(classes: Tensor, windows: Windows, salt: int, padding: Tensor | None = None) -> Tensor:
     """The classes after a convolution or a pooling: equal where the cells are, in tap order.
 
     Args:
         classes: int64 (2, N, *S_in).
         windows: the cells that each output reads.
         salt: tells this layer from the others.
+        padding: int64 (2,), the class of a cell of padding; None: one that nothing else has.
 
     Returns:
         Classes, int64 (2, N, *S_out).
     """
-    padding = [key(which, PADDING) for which in range(2)]
+    outside = [key(which, PADDING) for which in range(2)] if padding is None else [unsigned(w) for w in padding.tolist()]
     for dimension, table in enumerate(windows.tables):
         first, second = ([key(which, TAP, dimension, tap) for tap in range(table.shape[1])] for which in range(2))
         last = dimension == len(windows.tables) - 1
         salts = [key(which, SALT, salt) if last else 0 for which in range(2)]
-        classes = _steps(classes).weighted(classes, windows, dimension, (first, second), padding, salts)
+        classes = _steps(classes).weighted(classes, windows, dimension, (first, second), outside, salts)
         # A row of cells wholly outside hashes like a row of padding cells, so that the dimensions can go one by one.
-        padding = [mixed_word(padding[0] * sum(first)), mixed_word(padding[1] * sum(second))]
+        outside = [mixed_word(outside[0] * sum(first)), mixed_word(outside[1] * sum(second))]
     return classes
 
 

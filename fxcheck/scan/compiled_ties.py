@@ -85,15 +85,15 @@ def _scan(loop: str, tensors_and_numbers: tuple[Any, ...], limit: int, first: in
 
 
 def rivals(
-    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, labels: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``reference.rivals``."""
     order = _shared_order(x, out) if x.dtype in (torch.float32, torch.float64) and x.dtype == out.dtype else None
     if order is None or not picks.permute(order).is_contiguous():
-        return reference.rivals(x, out, picks, windows, listed, classes)
+        return reference.rivals(x, out, picks, windows, listed, labels)
     tensors = (*(flat(t.detach(), order) for t in (x, out, picks)), x.shape[1], order[1] != 1)
     sizes = prod(windows.size_in), prod(windows.size_out)
-    known = np.empty((2, 0), np.int64) if classes is None else classes.reshape(2, -1).numpy()
+    known = np.empty((0, windows.taps), np.uint8) if labels is None else labels.numpy().reshape(-1, windows.taps)
     scan = partial(_rivals, (*tensors, sizes, windows.places, known, listed.numpy()))
     done = pieces(scan, listed.numel(), _LEAST_LISTED)
     winners, losers, outputs = (torch.from_numpy(np.concatenate(part)) for part in zip(*done, strict=True))

@@ -135,7 +135,7 @@ def ties(
 
 
 def rivals(
-    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, classes: Tensor | None = None
+    x: Tensor, out: Tensor, picks: Tensor, windows: Windows, listed: Tensor, labels: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cells that attain the maximum of some windows, beside the one that AD picked.
 
@@ -145,7 +145,7 @@ def rivals(
         picks: for each output the cell that AD picked, an index into the flattened ``S_in``.
         windows: the cells that each output reads.
         listed: int64 (L,), flat row-major indices into ``out``.
-        classes: int64 (2, N, *S_in); cells of the class of AD's pick are left out.
+        labels: uint8 (N, *S_out, taps); taps with the label of AD's pick are left out.
 
     Returns:
         Three int64 (R,): AD's pick and its rival, flat row-major indices into ``x``, and the window, one into ``out``.
@@ -156,14 +156,12 @@ def rivals(
     cells, picked = places[output], _entries(picks, listed)
     values = _entries(x.detach(), cells.clamp(min=0) + plane[:, None] * size)
     rival = (cells >= 0) & (cells != picked[:, None]) & (values == _entries(out.detach(), listed)[:, None])
-    row, column = rival.nonzero(as_tuple=True)
-    plane, winner, loser = plane[row], picked[row], cells[row, column]
-    if classes is not None:
+    if labels is not None:
         sample = plane.div(x.shape[1], rounding_mode="floor")
-        known = classes.flatten(2)
-        differ = (known[:, sample, winner] != known[:, sample, loser]).any(0)
-        row, plane, winner, loser = row[differ], plane[differ], winner[differ], loser[differ]
-    return plane * size + winner, plane * size + loser, listed[row]
+        known, pick = labels.reshape(-1, windows.taps)[sample * len(places) + output], cells == picked[:, None]
+        rival &= known != known.gather(1, pick.int().argmax(1, keepdim=True))
+    row, column = rival.nonzero(as_tuple=True)
+    return plane[row] * size + picked[row], plane[row] * size + cells[row, column], listed[row]
 
 
 def _entries(x: Tensor, indices: Tensor) -> Tensor:

@@ -32,10 +32,12 @@ class Windows:
     Args:
         tables: per spatial dimension an int64 CPU tensor (size_out, taps) of input indices; -1 is padding.
         size_in: the input's spatial sizes.
+        spec: the numbers behind sliding windows; None where windows do not slide.
     """
 
     tables: tuple[Tensor, ...]
     size_in: tuple[int, ...]
+    spec: WindowSpec | None = None
 
     @property
     def size_out(self) -> tuple[int, ...]:
@@ -66,6 +68,16 @@ class Windows:
             real = (places >= 0)[:, None, :, None] & (table >= 0)[None, :, None, :]
             places = np.where(real, below, -1).reshape(len(places) * len(table), -1)
         return np.ascontiguousarray(places)
+
+    def cells_of(self, outputs: Any) -> Any:
+        """The cells that some outputs read, flat like the outputs, int64 (P,): int64 array (P, taps), -1 for padding."""
+        cells, real = np.zeros((len(outputs), 1), np.int64), np.ones((len(outputs), 1), bool)
+        for d, (table, size) in enumerate(zip(self.arrays, self.size_in, strict=True)):
+            along = table[outputs // prod(self.size_out[d + 1 :]) % self.size_out[d]][:, None, :]
+            taps = cells.shape[1] * along.shape[2]
+            cells = (cells[:, :, None] * size + along).reshape(len(outputs), taps)
+            real = (real[:, :, None] & (along >= 0)).reshape(len(outputs), taps)
+        return np.where(real, cells, -1)
 
     @cached_property
     def everything(self) -> bool:
@@ -108,7 +120,7 @@ class WindowSpec:
 def sliding(spec: WindowSpec, size_in: tuple[int, ...], size_out: tuple[int, ...]) -> Windows:
     """The windows of a pooling or convolution with these numbers, from ``size_in`` to ``size_out``."""
     sizes = enumerate(zip(size_in, size_out, strict=True))
-    return Windows(tuple(spec.table(dimension, *pair) for dimension, pair in sizes), size_in)
+    return Windows(tuple(spec.table(dimension, *pair) for dimension, pair in sizes), size_in, spec)
 
 
 @lru_cache(maxsize=1024)

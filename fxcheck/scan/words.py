@@ -34,3 +34,8 @@ def mixed_word(word: int) -> int:
 def signed(word: int) -> int:
     """The 64-bit word as PyTorch's int64 holds it."""
     return (word + (_WORD >> 1)) % _WORD - (_WORD >> 1)
+
+
+def unsigned(word: int) -> int:
+    """The word that PyTorch's int64 holds."""
+    return word % _WORD

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from fxcheck import scan
-from fxcheck.scan import choice, compiled_classes, compiled_ties, compiled_touches
+from fxcheck.scan import choice, compiled_classes, compiled_shifts, compiled_ties, compiled_touches
 
 
 @pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
@@ -23,4 +23,5 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     monkeypatch.setattr(compiled_ties, "_LEAST_LISTED", 3)
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
     monkeypatch.setattr(compiled_classes, "_LEAST", 16)
+    monkeypatch.setattr(compiled_shifts, "_LEAST", 16)
     return scan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fxcheck.scan import WindowSpec, sliding, whole
-from tests.scan.oracles import Case, laid_out, pools, small_integers, tied_cells
+from tests.scan.oracles import Case, cells_of, laid_out, pools, small_integers, tied_cells
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -42,24 +43,27 @@ def test_ties_are_those_of_a_naive_loop(
 
 @FUZZ
 @given(pools(), st.sampled_from(["contiguous", "channels_last"]), st.integers(0, 9))
-def test_rivals_are_the_other_maximal_cells_of_another_class(path: ModuleType, case: Case, layout: str, seed: int) -> None:
+def test_rivals_are_the_other_maximal_cells_of_another_label(path: ModuleType, case: Case, layout: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    size, channels = prod(case.windows.size_in), case.x.shape[1]
-    classes = torch.randint(2, (2, case.x.shape[0], *case.windows.size_in), generator=generator) if seed else None
+    size, channels, taps = prod(case.windows.size_in), case.x.shape[1], case.windows.taps
+    shape = (case.x.shape[0], *case.windows.size_out, taps)
+    labels = torch.randint(2, shape, generator=generator, dtype=torch.uint8) if seed else None
     cells = {number: found for number, found in tied_cells(case).items() if found}
     picks = torch.zeros(case.out.numel(), dtype=torch.int64)
     wanted = []
     for number, found in cells.items():
         winner = found[int(torch.randint(len(found), (), generator=generator))]
         picks[number] = winner % size
+        window = tuple(int(i) for i in torch.unravel_index(torch.tensor(number), case.out.shape))[2:]
+        read = [None if c is None else int(np.ravel_multi_index(c, case.windows.size_in)) for c in cells_of(case.windows, window)]
         for loser in found:
-            sample = loser // size // channels
-            kinds = [None if classes is None else classes[:, sample].flatten(1)[:, c % size].tolist() for c in (winner, loser)]
-            if loser != winner and (classes is None or kinds[0] != kinds[1]):
+            of_taps = None if labels is None else labels[(loser // size // channels, *window)].tolist()
+            kinds = [of_taps and of_taps[read.index(c % size)] for c in (winner, loser)]
+            if loser != winner and (labels is None or kinds[0] != kinds[1]):
                 wanted.append((winner, loser, number))
     shaped = laid_out(picks.view(case.out.shape), layout)
     listed = torch.tensor(list(cells), dtype=torch.int64)
-    rivals = path.rivals(case.x, case.out, shaped, case.windows, listed, classes)
+    rivals = path.rivals(case.x, case.out, shaped, case.windows, listed, labels)
     assert list(zip(*(r.tolist() for r in rivals), strict=True)) == wanted
 
 

@@ -48,32 +48,17 @@ def no_touch_wins(right: Any) -> Any:
     return lambda check, x, maxima, entries: torch.zeros_like(entries, dtype=torch.bool)
 
 
-@fault(
-    "4.10", "runtime.position_classes:PositionClasses._pooled", f"{NAMED}test_the_padding_of_a_pool_is_not_a_zero_pixel"
-)
+@fault("4.10", "runtime.positions:Positions._through", f"{NAMED}test_the_padding_of_a_pool_is_not_a_zero_pixel")
 def padding_is_a_zero_pixel(right: Any) -> Any:
-    """Position classes without a padding token."""
-
-    def wrong(self: Any, node: Any) -> Any:
-        from fxcheck.runtime.windows_of import pooling_windows
-        from fxcheck.scan import classes
-
-        operand = self.facts.graph.nodes[node.arguments["self"].id]
-        before = self.of(operand.id)
-        if before is None or operand.op != "fxcheck.input":
-            return right(self, node)
-        padded, arguments = self._padded_with_zeros(before, {**node.arguments, "input": node.arguments["self"]})
-        windows = pooling_windows(
-            node.op, arguments, tuple(padded.shape[2:]), self._pooled_size(node, before.shape[2:])
-        )
-        return classes.through_windows(padded, windows, node.id)
-
-    return wrong
+    """The padding of every window over an input is a pixel that holds zeros, a pool's too."""
+    return lambda self, operand, before, windows, zeros=False: right(
+        self, operand, before, windows, before.value is not None
+    )
 
 
 @fault(
     "4.10",
-    "runtime.position_classes:PositionClasses._is_position_free",
+    "runtime.positions:Positions._is_position_free",
     f"{TRAPS}[position embedding against its flip]",
 )
 def positions_share_parameters(right: Any) -> Any:
@@ -83,9 +68,9 @@ def positions_share_parameters(right: Any) -> Any:
 
 @fault(
     "4.10",
-    "runtime.position_classes:PositionClasses._entrywise",
+    "runtime.positions:Positions._entrywise",
     f"{NAMED}test_position_wise_parameters_of_a_normalisation_tell_positions_apart",
 )
 def normalisation_keeps_classes(right: Any) -> Any:
     """A layer normalisation leaves position classes alone, its position-wise weight and bias too."""
-    return lambda self, node, base: self._of(node, "input") if base == "layer_norm" else right(self, node, base)
+    return lambda self, node, base: self._as(node, "input") if base == "layer_norm" else right(self, node, base)
