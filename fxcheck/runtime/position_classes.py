@@ -209,10 +209,15 @@ class PositionClasses:
 
 def _equal_pixels(value: Tensor, sample: Any, one: Any, other: Any) -> Any:
     """Pairs of positions of an input with equal bits in all channels; -1 is a pixel that holds zeros."""
-    at = [torch.from_numpy(v).to(value.device) for v in (sample, one, other)]
     bits = bits_of(value).flatten(2)
-    pixels = [torch.where((cells >= 0)[:, None], bits[at[0], :, cells.clamp(min=0)], 0) for cells in at[1:]]
-    return (pixels[0] == pixels[1]).all(1).cpu().numpy()
+    pixels = [_pixels(bits, sample, cells) * (cells >= 0)[:, None] for cells in (one, other)]
+    return (pixels[0] == pixels[1]).all(1)
+
+
+def _pixels(bits: Tensor, sample: Any, cells: Any) -> Any:
+    if bits.is_cpu:
+        return bits.numpy()[sample, :, cells]
+    return bits[torch.from_numpy(sample).to(bits.device), :, torch.from_numpy(cells).to(bits.device)].cpu().numpy()
 
 
 def _of_one_class(known: Tensor, sample: Any, one: Any, other: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from types import ModuleType
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxcheck.scan.threads import pieces
 from fxcheck.scan.windows import Windows
 
 _LEAST = 1 << 17  # bytes per thread
@@ -19,43 +19,63 @@ _LEAST = 1 << 17  # bytes per thread
 
 def of_input(bits: Tensor, offsets: tuple[int, ...], exist: Tensor, margins: tuple[int, ...]) -> Tensor:
     """As ``shift_steps.of_input``."""
-    added = (1,) * (5 - bits.dim())
-    size = tuple(exist.shape[1:])
-    equal = torch.empty(len(offsets), bits.shape[0], *size, dtype=torch.bool)
-    cells = bits.numpy().reshape(*bits.shape[:2], *added, *bits.shape[2:])
-    frame = (*(0,) * len(added), *margins), (*added, *size)
-    tensors = cells, *frame, np.array(offsets), _bytes(exist, len(offsets), -1), _bytes(equal, *equal.shape[:2], -1)
-    _run(_loops().of_input, tensors, bits.shape[0], bits.numel() * len(offsets))
+    samples, bits, steps = len(bits), bits.contiguous(), _array(offsets)
+    equal = torch.empty(len(offsets), samples, *exist.shape[1:], dtype=torch.bool)
+    sizes = *_three(bits.shape[2:]), *_three(margins, 0), *_three(exist.shape[1:])
+    addresses = bits.data_ptr(), steps.ctypes.data, exist.data_ptr(), equal.data_ptr()
+    loop = _loops().of_input(bits.element_size())
+    loop(samples, _least(samples, bits.numel() * len(offsets)), *addresses, len(offsets), bits.shape[1], *sizes)
     return equal
 
 
 def through_windows(equal: Tensor, windows: Windows, outside: Tensor | None, exist: Tensor) -> Tensor:
     """As ``shift_steps.through_windows``."""
-    spec = windows.spec
+    spec, equal = windows.spec, equal.contiguous()
     assert spec is not None
-    added = 3 - len(spec.kernel)
-    size_in = (1,) * added + tuple(equal.shape[2:])
-    size = size_in if outside is None else (1,) * added + tuple(outside.shape[1:])
-    margins = (0,) * 3 if outside is None else (0,) * added + spec.padding
-    kernel, stride, dilation, size_out = ((1,) * added + v for v in (spec.kernel, spec.stride, spec.dilation, windows.size_out))
+    size, margins = tuple(equal.shape[2:]), (0,) * len(spec.kernel)
+    if outside is not None:
+        size, margins = tuple(outside.shape[1:]), spec.padding
+    frame = _nothing(len(equal), size) if outside is None else outside
+    maps = equal.shape[0] * equal.shape[1]
     result = torch.empty(*equal.shape[:2], *windows.size_out, dtype=torch.bool)
-    frame = np.zeros((len(equal), prod(size)), np.uint8) if outside is None else _bytes(outside, len(equal), -1)
-    tensors = _bytes(equal.contiguous(), -1), frame, _bytes(exist, len(equal), -1), _bytes(result, -1)
-    numbers = size_in, size, margins, (kernel, stride, dilation), size_out
-    _run(_loops().through_windows, (*tensors, *numbers), equal.shape[0] * equal.shape[1], equal.numel() * sum(kernel))
+    sizes = *_three(equal.shape[2:]), *_three(size), *_three(margins, 0), *_three(spec.kernel), *_three(spec.stride)
+    addresses = equal.data_ptr(), frame.data_ptr(), exist.data_ptr(), result.data_ptr()
+    least = _least(maps, equal.numel() * sum(spec.kernel))
+    _loops().through_windows(maps, least, *addresses, len(equal), *sizes, *_three(spec.dilation), *_three(windows.size_out))
     return result
 
 
 def labels(along: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """As ``shifts.labels``."""
-    taps = tuple(table.shape[1] for table in windows.tables)
+    taps, along = tuple(table.shape[1] for table in windows.tables), along.contiguous()
     samples, size = along.shape[1], windows.size_out
     found = torch.empty(samples, *size, windows.taps, dtype=torch.uint8)
     mixed = torch.empty(samples, *size, dtype=torch.bool)
-    tensors = _bytes(along.contiguous(), len(along), -1), *_compared(windows, taps), _table(taps)
-    results = found.numpy().reshape(samples, -1, windows.taps), _bytes(mixed, samples, -1)
-    _run(_loops().labels, (*tensors, *results), samples, found.numel() * len(along))
+    tables = *_compared(windows, taps), _table(taps)
+    addresses = along.data_ptr(), *(t.ctypes.data for t in tables), found.data_ptr(), mixed.data_ptr()
+    numbers = len(along), prod(along.shape[2:]), prod(size), tables[0].shape[1], windows.taps
+    _loops().labels(samples, _least(samples, found.numel() * len(along)), *addresses, *numbers)
     return found, mixed
+
+
+@lru_cache(maxsize=1024)
+def _array(numbers: tuple[int, ...]) -> Any:
+    return np.array(numbers, np.int64)
+
+
+@lru_cache(maxsize=64)
+def _nothing(number: int, size: tuple[int, ...]) -> Tensor:
+    return torch.zeros(number, *size, dtype=torch.bool)
+
+
+def _three(numbers: Sequence[int], outer: int = 1) -> tuple[int, ...]:
+    """The numbers of three dimensions."""
+    return (*(outer,) * (3 - len(numbers)), *numbers)
+
+
+def _least(items: int, work: int) -> int:
+    """The number of items that are worth a thread."""
+    return -(-_LEAST * items // max(work, 1))
 
 
 @lru_cache(maxsize=1024)
@@ -90,14 +110,6 @@ def _adjacent_taps(taps: tuple[int, ...]) -> tuple[Any, Any, Any]:
     ]
     dims = [np.full(one.size, d) for d, (one, _) in enumerate(pairs)]
     return tuple(np.concatenate(parts) for parts in ([p[0] for p in pairs], [p[1] for p in pairs], dims))  # type: ignore[return-value]
-
-
-def _run(loop: Any, tensors: tuple[Any, ...], samples: int, work: int) -> None:
-    pieces(lambda first, last: loop(*tensors, first, last), samples, -(-_LEAST * samples // max(work, 1)))
-
-
-def _bytes(x: Tensor, *shape: int) -> Any:
-    return x.view(torch.uint8).numpy().reshape(shape)
 
 
 def _loops() -> ModuleType:

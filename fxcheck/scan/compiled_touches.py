@@ -45,20 +45,16 @@ def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
     width = _WIDTHS.get(y.dtype)
     if width is None:
         return False
-    start, number = y.data_ptr(), y.numel()
+    from fxcheck.scan import touch_loops  # imports numba
+
+    number = y.numel()
+    held, address = _addressed(kinks, y.dtype)
     if number < 2 * _LEAST:
-        return _clear(start, width, kinks, y.dtype, 0, number)
-    return all(pieces(partial(_clear, start, width, kinks, y.dtype), number, _LEAST))
+        return bool(touch_loops.clear[width](y.data_ptr(), number, address, len(held)))
+    return not touch_loops.pieces_clear[width](number, _LEAST, y.data_ptr(), address, len(held), 0)[-1]
 
 
 _WIDTHS = {torch.float32: 4, torch.float64: 8}
-
-
-def _clear(start: int, width: int, kinks: tuple[float, ...], dtype: torch.dtype, first: int, last: int) -> bool:
-    from fxcheck.scan import touch_loops  # imports numba
-
-    held, address = _addressed(kinks, dtype)
-    return bool(touch_loops.clear[width](start + width * first, last - first, address, len(held)))
 
 
 @lru_cache(maxsize=256)

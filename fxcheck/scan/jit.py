@@ -62,9 +62,13 @@ class Native:
 
     def __call__(self, *arguments: int) -> Any:
         """Run it."""
+        return (self.compiled or self.compile())(*arguments)
+
+    def compile(self) -> Any:
+        """The compiled function, a ctypes function pointer."""
         if self.compiled is None:
             self.compiled = _as_c(self.function, self.signature)
-        return self.compiled(*arguments)
+        return self.compiled
 
 
 def _as_c(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:

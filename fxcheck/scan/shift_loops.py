@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import lru_cache
 
-from fxcheck.scan.jit import Kernel, outlined
+import numpy as np
+from numba import carray  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+from fxcheck.scan.jit import inlined, outlined
+from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 
 @outlined
@@ -23,17 +27,47 @@ def _compared(plane, step, equal):  # type: ignore[no-untyped-def]
         equal[p] &= np.uint8(plane[p + step] == plane[p])
 
 
-def _of_input(bits, margins, size, offsets, exist, equal, begin, end):  # type: ignore[no-untyped-def]
-    """``bits`` (N, C, D, H, W) within ``margins`` of zeros to ``equal`` (M, N, P), samples ``begin`` to ``end``."""
-    plane = np.zeros(size[0] * size[1] * size[2], bits.dtype)
-    for sample in range(begin, end):
-        for m in range(offsets.size):
-            equal[m, sample] = exist[m]
-        for channel in range(bits.shape[1]):
-            _placed(bits[sample, channel], margins, size, plane)
-            for m in range(offsets.size):
-                if 0 < offsets[m] < plane.size:
-                    _compared(plane, np.uint64(offsets[m]), equal[m, sample])
+@inlined
+def _three(words, at):  # type: ignore[no-untyped-def]
+    return words[at], words[at + 1], words[at + 2]
+
+
+@inlined
+def _product(size):  # type: ignore[no-untyped-def]
+    return size[0] * size[1] * size[2]
+
+
+@lru_cache(maxsize=4)
+def of_input(bytes_each: int) -> Team:
+    """Loop over samples: ``bits`` (N, C, D, H, W) within margins of zeros to ``equal`` (M, N, P).
+
+    Words: addresses of ``bits``, the shifts' ``offsets`` (M,), ``exist`` (M, P) and ``equal``; M, C; sizes of ``bits``;
+    margins; sizes with them.
+    """
+    kind = np.dtype(f"i{bytes_each}").type
+
+    def loop(block):  # type: ignore[no-untyped-def]
+        words = carray(block, HEADER + 15, np.int64)
+        samples, number, channels = words[2], words[7], words[8]
+        inner, margins, size = _three(words, 9), _three(words, 12), _three(words, 15)
+        bits = carray(pointer(words[3]), (samples, channels, inner[0], inner[1], inner[2]), kind)
+        offsets = carray(pointer(words[4]), number, np.int64)
+        exist = carray(pointer(words[5]), (number, _product(size)), np.uint8)
+        equal = carray(pointer(words[6]), (number, samples, _product(size)), np.uint8)
+        plane = np.zeros(_product(size), kind)
+        first, last = next_piece(block)
+        while first >= 0:
+            for sample in range(first, last):
+                for m in range(number):
+                    equal[m, sample] = exist[m]
+                for channel in range(channels):
+                    _placed(bits[sample, channel], margins, size, plane)
+                    for m in range(number):
+                        if 0 < offsets[m] < plane.size:
+                            _compared(plane, np.uint64(offsets[m]), equal[m, sample])
+            first, last = next_piece(block)
+
+    return Team(loop)
 
 
 @outlined
@@ -76,21 +110,34 @@ def _sampled(cells, size, stride, size_out, exist, result, start):  # type: igno
             into += wide
 
 
-def _through_windows(equal, outside, exist, result, size_in, size, margins, spec, size_out, begin, end):  # type: ignore[no-untyped-def]
-    """``equal`` (M * N * cells) to ``result`` (M * N * outputs), for some of M * N; ``outside`` (M, covered)."""
-    kernel, stride, dilation = spec
-    cells_in, outputs = size_in[0] * size_in[1] * size_in[2], size_out[0] * size_out[1] * size_out[2]
-    one, other = np.empty(size[0] * size[1] * size[2], np.uint8), np.empty(size[0] * size[1] * size[2], np.uint8)
-    samples = equal.size // cells_in // outside.shape[0]
+def _through_windows(block):  # type: ignore[no-untyped-def]
+    """Loop over M * N maps ``equal`` (M * N * cells) to ``result`` (M * N * outputs).
+
+    Words: addresses of ``equal``, ``outside`` (M, covered), ``exist`` (M, outputs) and ``result``; M; sizes of the operand
+    and of what windows cover; margins; kernel, stride, dilation; sizes of the result.
+    """
+    words = carray(block, HEADER + 26, np.int64)
+    maps, number = words[2], words[7]
+    size_in, size, margins, kernel = _three(words, 8), _three(words, 11), _three(words, 14), _three(words, 17)
+    stride, dilation, size_out = _three(words, 20), _three(words, 23), _three(words, 26)
+    cells_in, outputs = _product(size_in), _product(size_out)
+    equal = carray(pointer(words[3]), maps * cells_in, np.uint8)
+    outside = carray(pointer(words[4]), (number, _product(size)), np.uint8)
+    exist = carray(pointer(words[5]), (number, outputs), np.uint8)
+    result = carray(pointer(words[6]), maps * outputs, np.uint8)
+    one, other = np.empty(_product(size), np.uint8), np.empty(_product(size), np.uint8)
     steps = (size[1] * size[2], size[2], 1)
-    for at in range(begin, end):
-        m = at // samples
-        _framed(equal, at * cells_in, size_in, outside[m], size, margins, one)
-        for d in range(3):
-            if kernel[d] > 1:
-                _least(one, other, kernel[d], dilation[d] * steps[d])
-                one, other = other, one
-        _sampled(one, size, stride, size_out, exist[m], result, at * outputs)
+    first, last = next_piece(block)
+    while first >= 0:
+        for at in range(first, last):
+            m = at // (maps // number)
+            _framed(equal, at * cells_in, size_in, outside[m], size, margins, one)
+            for d in range(3):
+                if kernel[d] > 1:
+                    _least(one, other, kernel[d], dilation[d] * steps[d])
+                    one, other = other, one
+            _sampled(one, size, stride, size_out, exist[m], result, at * outputs)
+        first, last = next_piece(block)
 
 
 @outlined
@@ -106,18 +153,27 @@ def _labelled(along, first, cells, dims, real, table, mixed, labels):  # type: i
             labels[output, k] = table[steps, k]
 
 
-def _labels(along, cells, dims, real, table, found, mixed, begin, end):  # type: ignore[no-untyped-def]
-    """``along`` (D, N * cells) to ``found`` (N, outputs, taps) and ``mixed`` (N, outputs), for some samples.
+def _labels(block):  # type: ignore[no-untyped-def]
+    """Loop over samples: ``along`` (D, N * cells) to ``found`` (N, outputs, taps) and ``mixed`` (N, outputs).
 
     Per output and step between adjacent taps ``cells`` (outputs, steps) is the one that is compared with the next in
     dimension ``dims`` (steps,); ``real`` (outputs,) has a bit for each step between real cells, and ``table`` (2^steps,
-    taps) the labels for each set of steps that lead to equal cells.
+    taps) the labels for each set of steps that lead to equal cells. Words: addresses of ``along``, ``cells``, ``dims``,
+    ``real``, ``table``, ``found``, ``mixed``; D, cells of a sample, outputs, steps, taps.
     """
-    number = along.shape[1] // found.shape[0]
-    for sample in range(begin, end):
-        _labelled(along, np.uint64(sample * number), cells, dims, real, table, mixed[sample], found[sample])
+    words = carray(block, HEADER + 12, np.int64)
+    samples, number, outputs, steps, taps = words[2], words[11], words[12], words[13], words[14]
+    along = carray(pointer(words[3]), (words[10], samples * number), np.uint8)
+    cells, dims = carray(pointer(words[4]), (outputs, steps), np.uint64), carray(pointer(words[5]), steps, np.uint64)
+    real, table = carray(pointer(words[6]), outputs, np.uint64), carray(pointer(words[7]), (1 << steps, taps), np.uint8)
+    found = carray(pointer(words[8]), (samples, outputs, taps), np.uint8)
+    mixed = carray(pointer(words[9]), (samples, outputs), np.uint8)
+    first, last = next_piece(block)
+    while first >= 0:
+        for sample in range(first, last):
+            _labelled(along, np.uint64(sample * number), cells, dims, real, table, mixed[sample], found[sample])
+        first, last = next_piece(block)
 
 
-of_input = Kernel(_of_input)
-through_windows = Kernel(_through_windows)
-labels = Kernel(_labels)
+through_windows = Team(_through_windows)
+labels = Team(_labels)

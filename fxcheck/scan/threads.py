@@ -20,7 +20,8 @@ import torch
 
 Result = TypeVar("Result")
 
-_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+"""What an OpenMP team runs."""
 _forked = False
 
 
@@ -61,10 +62,28 @@ def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[R
         except BaseException as error:  # an exception cannot leave a foreign thread
             errors.append(error)
 
-    parallel(_Body(body), None, number, 0)
+    parallel(Body(body), None, number, 0)
     if errors:
         raise errors[0]
     return results
+
+
+def in_team(body: Any, block: Any, total: int, least: int) -> None:
+    """Run a native loop that hands out its own pieces, as ``team`` says, in as many threads as are worth it.
+
+    Args:
+        body: a ``Body``, given the address of the block.
+        block: int64; its second word becomes the number of pieces.
+        total: the number of items.
+        least: the number of items below which another thread costs more than it saves.
+    """
+    number = max(1, min(torch.get_num_threads(), total // max(least, 1)))
+    parallel = _team() if number > 1 and not _forked else None
+    block[1] = number if parallel is not None else 1
+    if parallel is None:
+        body(block.ctypes.data)
+    else:
+        parallel(body, block.ctypes.data, number, 0)
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +98,6 @@ def _team() -> Callable[..., None] | None:
             parallel = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD).GOMP_parallel
         except (OSError, AttributeError):
             continue
-        parallel.argtypes, parallel.restype = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+        parallel.argtypes, parallel.restype = [Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
         return parallel
     return None
