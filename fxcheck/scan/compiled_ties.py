@@ -17,11 +17,12 @@ from fxcheck.scan.reference import Ties
 from fxcheck.scan.threads import pieces
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 17  # entries per thread
+_LEAST = 1 << 19  # entries per thread
 _LEAST_LISTED = 1 << 12  # listed windows per thread
 _SHORT = 8  # of fewer outputs side by side in memory, cells are gathered one by one; of 2 x 2 cells, of fewer than half
 _LANES = 16  # outputs side by side that are compared as one vector, at most
-_MOST_TAPS = 64  # of a window that is scanned output by output
+_MOST_TAPS = 64  # of a window whose cells are gathered
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 def ties(
@@ -42,6 +43,8 @@ def ties(
     scan = partial(_scan, plan.loop, plan.lanes, (*tensors, *plan.numbers), limit)
     done = pieces(scan, plan.total, -(-_LEAST * plan.total // x.numel()))
     tied, listed, found, finite = zip(*done, strict=True)
+    if not any(found):
+        return Ties(out.numel(), int(sum(tied)), _NONE, False, all(finite))
     kept = row_major(np.concatenate(listed), out, order)
     if order[-1] == 1:
         kept.sort()
@@ -190,6 +193,11 @@ def _line_numbers(windows: Windows) -> Tensor:
 def _mask(mixed: Tensor | None, out: Tensor) -> Any:
     """One byte per window position, flat; without a mask all windows are listed."""
     if mixed is None:
-        return np.ones(out.shape[0] * prod(out.shape[2:]), np.uint8)
+        return _everywhere(out.shape[0] * prod(out.shape[2:]))
     # No operator on the tensor: PyTorch's OpenMP threads spin for milliseconds after one, on the cores that scan next.
     return mixed.view(torch.uint8).reshape(-1).numpy()
+
+
+@lru_cache(maxsize=64)
+def _everywhere(number: int) -> Any:
+    return np.ones(number, np.uint8)
