@@ -4,63 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxcheck.scan.jit import Kernel, inlined
-
-
-@inlined
-def _is_rival(x, value, picked, cell, origin, step, classes, of_class):  # type: ignore[no-untyped-def]
-    """Whether a cell, or padding, attains the maximum and is of another class than the one that AD picked."""
-    real = max(cell, 0)
-    found = (cell >= 0) & (cell != picked) & (x[np.uint64(origin + real * step)] == value)
-    if classes.shape[1]:
-        winner, loser = np.uint64(of_class + picked), np.uint64(of_class + real)
-        found &= (classes[0, winner] != classes[0, loser]) | (classes[1, winner] != classes[1, loser])
-    return found
-
-
-@inlined
-def _place(window, channels, last, sizes):  # type: ignore[no-untyped-def]
-    """Of a window: its channel's number, its output within that, and in memory the output and the channel's first cell."""
-    size_in, size_out = sizes
-    plane = window // size_out
-    place = window - plane * size_out
-    if not last:
-        return plane, place, window, plane * size_in
-    sample = plane // channels
-    channel = plane - sample * channels
-    return plane, place, (sample * size_out + place) * channels + channel, sample * channels * size_in + channel
+from fxcheck.scan.jit import Kernel
 
 
 def _rivals(x, out, picks, channels, last, sizes, places, classes, listed, begin, end):  # type: ignore[no-untyped-def]
     """Pairs of the windows ``begin`` to ``end`` (exclusive) of ``listed``: winners, losers, outputs.
 
     ``x``, ``out`` and ``picks`` are flat in memory, channels ``last`` or not; ``sizes`` are the cells of one channel in
-    ``x`` and in ``out``; ``classes`` (2, N * cells) has no columns where none are known. Most windows may have no pair
-    that counts, or one: a first look finds which have some, without a branch on each cell.
+    ``x`` and in ``out``; ``classes`` (2, N * cells) has no columns where none are known.
     """
-    size_in, step, taps = sizes[0], channels if last else 1, places.shape[1]
-    rows, some, number = np.empty(end - begin, np.int64), 0, 0
+    winners, losers, outputs = [begin for _ in range(0)], [begin for _ in range(0)], [begin for _ in range(0)]
+    size_in, size_out = sizes
+    step, taps = channels if last else 1, places.shape[1]
+    rivals = np.empty(taps + 1, np.int64)
     for i in range(begin, end):
-        plane, place, best, origin = _place(listed[i], channels, last, sizes)
-        value, picked, of_class = out[best], picks[best], plane // channels * size_in
-        pairs = 0
-        for k in range(taps):
-            pairs += _is_rival(x, value, picked, places[place, k], origin, step, classes, of_class)
-        rows[some] = i
-        some += pairs != 0
-        number += pairs
-    winners, losers, outputs = np.empty(number, np.int64), np.empty(number, np.int64), np.empty(number, np.int64)
-    into = 0
-    for row in range(some):
-        window = listed[rows[row]]
-        plane, place, best, origin = _place(window, channels, last, sizes)
-        value, picked, of_class = out[best], picks[best], plane // channels * size_in
-        for k in range(taps):
-            if _is_rival(x, value, picked, places[place, k], origin, step, classes, of_class):
-                winners[into], losers[into] = plane * size_in + picked, plane * size_in + places[place, k]
-                outputs[into] = window
-                into += 1
-    return winners, losers, outputs
+        plane, place = listed[i] // size_out, listed[i] % size_out
+        sample, channel = plane // channels, plane % channels
+        source, best = plane * size_in, plane * size_out + place
+        if last:
+            source, best = sample * channels * size_in + channel, (sample * size_out + place) * channels + channel
+        value, picked, of_class = out[best], picks[best], sample * size_in
+        number = 0
+        for k in range(taps):  # without a branch, which would be mispredicted
+            cell = places[place, k]
+            rivals[number] = cell
+            number += (cell >= 0) & (cell != picked) & (x[np.uint64(source + max(cell, 0) * step)] == value)
+        for k in range(number):
+            cell = rivals[k]
+            one, other = of_class + picked, of_class + cell
+            if classes.shape[1] and classes[0, one] == classes[0, other] and classes[1, one] == classes[1, other]:
+                continue
+            winners.append(plane * size_in + picked)
+            losers.append(plane * size_in + cell)
+            outputs.append(listed[i])
+    return np.array(winners), np.array(losers), np.array(outputs)
 
 
 rivals = Kernel(_rivals)
