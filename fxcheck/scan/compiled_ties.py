@@ -17,11 +17,12 @@ from fxcheck.scan.reference import Ties
 from fxcheck.scan.threads import pieces
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 17  # entries per thread
+_LEAST = 1 << 19  # entries per thread
 _LEAST_LISTED = 1 << 12  # listed windows per thread
-_SHORT = 8  # with fewer outputs side by side in memory, filling vectors costs more than it saves
-_LANES = 8  # outputs side by side are filled up to a multiple of this
-_MOST_TAPS = 64  # of a window that is scanned output by output
+_SHORT = 8  # of fewer outputs side by side in memory, cells are gathered one by one; of 2 x 2 cells, of fewer than half
+_LANES = 16  # outputs side by side that are compared as one vector, at most
+_MOST_TAPS = 64  # of a window whose cells are gathered
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 def ties(
@@ -39,9 +40,11 @@ def ties(
     if order is None or plan is None or not out.numel() or not x.numel():
         return reference.ties(x, out, windows, skip, mixed, limit, floor)
     tensors = flat(widened(x), order), flat(widened(out), order), _mask(mixed, out)
-    scan = partial(_scan, plan.loop, (*tensors, *plan.numbers), limit)
+    scan = partial(_scan, plan.loop, plan.lanes, (*tensors, *plan.numbers), limit)
     done = pieces(scan, plan.total, -(-_LEAST * plan.total // x.numel()))
     tied, listed, found, finite = zip(*done, strict=True)
+    if not any(found):
+        return Ties(out.numel(), int(sum(tied)), _NONE, False, all(finite))
     kept = row_major(np.concatenate(listed), out, order)
     if order[-1] == 1:
         kept.sort()
@@ -50,9 +53,10 @@ def ties(
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which loop of ``tie_loops`` scans a max, over how many items, and what it is given beside the tensors."""
+    """Which loop of ``tie_loops`` scans a max, in how many lanes, over how many items, what it is given beside the tensors."""
 
     loop: str
+    lanes: int
     total: int
     numbers: tuple[Any, ...]
 
@@ -62,26 +66,55 @@ def _plan(
     shape: tuple[int, ...], dtype: torch.dtype, last: bool, windows: Windows, skip: tuple[float, ...], floor: float | None
 ) -> _Plan | None:
     """How to scan an input of this shape, with the channels ``last`` in memory or not; None: not compiled."""
+    if len(skip) > 2:
+        return None
     cells = np.float64 if dtype is torch.float64 else np.float32
-    # No value is at most NaN, so that all windows count.
-    (edge,) = reference.rounded((nan if floor is None else floor,), dtype)
-    numbers = np.array(reference.rounded(skip, dtype), cells), cells(edge)
+    # No value is at most NaN, so that all windows count, and none equals it.
+    values = tuple(map(cells, reference.rounded((nan if floor is None else floor, *skip, nan, nan)[:3], dtype)))
     planes, channels = shape[0] * shape[1], shape[1]
     if last:
         sizes = (channels, *[1] * (5 - len(shape)), *shape[2:])
-        return _Plan("pixels", shape[0] * prod(windows.size_out[:-1]), (sizes, *windows.three, *numbers))
-    if windows.size_out[-1] < _SHORT and windows.taps <= _MOST_TAPS:
-        return _Plan("cells", planes, ((channels, prod(shape[2:])), *_filled(windows), *numbers))
-    if _are_twos(windows):
-        return _Plan("twos", planes, ((channels, prod(shape[2:]), shape[-1], *windows.size_out), *numbers))
+        lanes, *blocks = _blocks(channels)
+        return _Plan("pixels", lanes, shape[0] * prod(windows.size_out[:-1]), (sizes, *windows.three, *blocks, values))
+    outputs = windows.size_out[-1]
+    lanes, *blocks = _blocks(outputs)
+    if outputs >= _SHORT // 2 and _are_twos(windows):
+        return _Plan("twos", lanes, planes, ((channels, prod(shape[2:]), shape[-1], *windows.size_out), *blocks, values))
+    if outputs < _SHORT and windows.taps <= _MOST_TAPS:
+        return _cells(shape, windows, values)
     lines = _lines(windows)
-    return lines and _Plan("planes", planes, ((channels, prod(shape[2:-1]), shape[-1]), *lines, *numbers))
+    return lines and _Plan("planes", lanes, planes, ((channels, prod(shape[2:-1]), shape[-1]), *lines, *blocks, values))
 
 
-def _scan(loop: str, tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
+def _cells(shape: tuple[int, ...], windows: Windows, values: Any) -> _Plan:
+    """Channels are taken several at once, as one, until their outputs fill a vector."""
+    channels, plane_in, plane_out = shape[1], prod(shape[2:]), len(windows.places)
+    group = next((n for n in range(1, channels) if channels % n == 0 and n * plane_out >= _LANES), channels)
+    lanes, columns, fresh = _blocks(group * plane_out)
+    places = windows.places[None] + plane_in * np.arange(group)[:, None, None]
+    real = np.tile(windows.places >= 0, (group, 1))
+    bits = [[int(sum(1 << j for j in range(lanes) if row[column + j])) for column in columns.tolist()] for row in real.T]
+    cells = np.ascontiguousarray(np.where(real, places.reshape(real.shape), 0).T.astype(np.uint64))
+    numbers = (channels // group, group, plane_in), cells, np.array(bits, np.uint64), columns, fresh, values
+    return _Plan("cells", lanes, shape[0] * channels // group, numbers)
+
+
+def _blocks(number: int) -> tuple[int, Any, Any]:
+    """How to cut a row into blocks of equally many outputs: how many, where each begins, and the bits of those not in the last.
+
+    The last block of a row begins early enough to end with it.
+    """
+    lanes = 1 << min(number, _LANES).bit_length() - 1
+    even = np.arange(0, number, lanes)
+    columns = np.minimum(even, number - lanes)
+    fresh = (1 << lanes) - (1 << even - columns)
+    return lanes, columns.astype(np.uint64), fresh.astype(np.uint64)
+
+
+def _scan(loop: str, lanes: int, tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
     from fxcheck.scan import tie_loops  # imports numba
 
-    return getattr(tie_loops, loop)(*tensors_and_numbers, first, last, limit)
+    return getattr(tie_loops, loop)(lanes)(*tensors_and_numbers, first, last, limit)
 
 
 def rivals(
@@ -93,11 +126,16 @@ def rivals(
         return reference.rivals(x, out, picks, windows, listed, labels)
     tensors = (*(flat(t.detach(), order) for t in (x, out, picks)), x.shape[1], order[1] != 1)
     sizes = prod(windows.size_in), prod(windows.size_out)
-    known = np.empty((0, windows.taps), np.uint8) if labels is None else labels.numpy().reshape(-1, windows.taps)
+    known = _all_different(windows.taps) if labels is None else labels.numpy().reshape(-1, windows.taps)
     scan = partial(_rivals, (*tensors, sizes, windows.places, known, listed.numpy()))
     done = pieces(scan, listed.numel(), _LEAST_LISTED)
     winners, losers, outputs = (torch.from_numpy(np.concatenate(part)) for part in zip(*done, strict=True))
     return winners, losers, outputs
+
+
+@lru_cache(maxsize=64)
+def _all_different(taps: int) -> Any:
+    return np.arange(taps, dtype=np.uint8 if taps <= 1 << 8 else np.int64)[None]
 
 
 def _rivals(tensors_and_numbers: tuple[Any, ...], first: int, last: int) -> Any:
@@ -128,7 +166,7 @@ def _lines(windows: Windows) -> tuple[Any, tuple[int, ...]] | None:
     Cell ``step * i + p`` of a line goes to ``p * phase + margin + i``, among NaN; behind all lines comes one of padding.
 
     Returns:
-        For each row of outputs where each tap begins; (outputs, step, margin, phase, outputs filled up to full vectors).
+        For each row of outputs where each tap begins; (outputs, step, margin, phase).
     """
     table = windows.tables[-1]
     outputs, size = len(table), windows.size_in[-1]
@@ -139,22 +177,12 @@ def _lines(windows: Windows) -> tuple[Any, tuple[int, ...]] | None:
     real = table[:, (table >= 0).any(0)]
     if not taps or not torch.equal(real, cells.masked_fill((cells < 0) | (cells >= size), -1)):
         return None
-    padded = -(-outputs // _LANES) * _LANES
     shifts = firsts.div(step, rounding_mode="floor")
     margin = max(0, -int(shifts.min()))
-    phase = margin + max(-(-size // step), padded + int(shifts.max()))
+    phase = margin + max(-(-size // step), outputs + int(shifts.max()))
     places = firsts % step * phase + margin + shifts
     starts = _line_numbers(windows)[:, :, None] * step * phase + places
-    return starts.flatten(1).numpy().astype(np.uint64), (outputs, step, margin, phase, padded)
-
-
-@lru_cache(maxsize=1024)
-def _filled(windows: Windows) -> tuple[Any, Any]:
-    """The places of each output's cells, its first real one first and in the place of padding; and how much padding."""
-    ordered = -np.sort(-windows.places, axis=1)  # padding last
-    padding = (ordered < 0).sum(1)
-    filled = np.maximum(np.where(ordered < 0, ordered[:, :1], ordered), 0)  # 0 for a window of padding alone
-    return np.ascontiguousarray(filled.astype(np.uint64)), padding.astype(np.int32)
+    return starts.flatten(1).numpy().astype(np.uint64), (outputs, step, margin, phase)
 
 
 def _line_numbers(windows: Windows) -> Tensor:
@@ -170,6 +198,11 @@ def _line_numbers(windows: Windows) -> Tensor:
 def _mask(mixed: Tensor | None, out: Tensor) -> Any:
     """One byte per window position, flat; without a mask all windows are listed."""
     if mixed is None:
-        return np.ones(out.shape[0] * prod(out.shape[2:]), np.uint8)
+        return _everywhere(out.shape[0] * prod(out.shape[2:]))
     # No operator on the tensor: PyTorch's OpenMP threads spin for milliseconds after one, on the cores that scan next.
     return mixed.view(torch.uint8).reshape(-1).numpy()
+
+
+@lru_cache(maxsize=64)
+def _everywhere(number: int) -> Any:
+    return np.ones(number, np.uint8)

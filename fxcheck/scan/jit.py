@@ -6,12 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import cfunc, njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba.extending import intrinsic  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(inline="always")
 """For the pieces of a loop: an array that is passed to a call costs a reference count, more than a short row does."""
 
 outlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="numpy")
 """For loops over a whole image: LLVM vectorises them better on their own than inside a longer function."""
+
+generated: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic(prefer_literal=True)
+"""For pieces of a loop that are written in LLVM's own terms. Their changes do not reach the cache of the loops around them
+unless both are in one file."""
 
 
 class Kernel:

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from numba.extending import intrinsic  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Native, inlined
+from fxcheck.scan.jit import Native, generated, inlined
 from fxcheck.scan.threads import Body, in_team
 
 HEADER = 3
 """Words of a block before those of the loop itself."""
 
 
-def _pointer(_, address):  # type: ignore[no-untyped-def]
+@generated
+def pointer(_, address):  # type: ignore[no-untyped-def]
     """An address as what ``carray`` takes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -30,7 +30,8 @@ def _pointer(_, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.int64), generate
 
 
-def _counted_up(_, block):  # type: ignore[no-untyped-def]
+@generated
+def _taken(_, block):  # type: ignore[no-untyped-def]
     """How many pieces had been handed out; one more is, by this."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -38,10 +39,6 @@ def _counted_up(_, block):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", builder.bitcast(values[0], word.as_pointer()), word(1), "seq_cst")
 
     return types.int64(types.voidptr), generate
-
-
-pointer: Callable[..., Any] = intrinsic(_pointer)
-_taken: Callable[..., Any] = intrinsic(_counted_up)
 
 
 @inlined

@@ -1,131 +1,218 @@
 """The compiled tie scans of float32 and float64.
 
-Both walk over rows of windows and count, for outputs side by side in memory, the cells that equal the maximum. LLVM
-vectorises the innermost loops because cells are side by side too, offsets are unsigned, counts have 32 bits, and many
-taps are compared in one go. NaN equals nothing, so it stands for padding.
+They compare several outputs side by side in memory with one of their cells each, as one vector, and keep what they see
+as bits: which of the outputs some cell attains so far, and which ones two. LLVM's own vectoriser does not find this, so
+that the vectors are spelled out; it turns them into what the processor has. NaN equals nothing, so it stands for padding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba import types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Kernel, inlined, outlined
+from fxcheck.scan.jit import Kernel, generated, inlined
+
+_INT = ir.IntType(32)
+_WORD = ir.IntType(64)
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, at: Any, lanes: int) -> Any:
+    """The address of ``lanes`` entries of a flat array from ``at`` on, as that of a vector."""
+    start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+    return builder.bitcast(start, ir.VectorType(context.get_data_type(kind.dtype), lanes).as_pointer())
+
+
+def _vector(context: Any, builder: Any, kind: Any, array: Any, at: Any, lanes: int) -> Any:
+    address = _address(context, builder, kind, array, at, lanes)
+    return builder.load(address, align=kind.dtype.bitwidth // 8)
+
+
+def _lanes_of(builder: Any, vector: Any, places: list[int]) -> Any:
+    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_INT, len(places)), places))
+
+
+def _filled(builder: Any, number: Any, lanes: int) -> Any:
+    one = ir.Constant(ir.VectorType(number.type, 1), ir.Undefined)
+    return _lanes_of(builder, builder.insert_element(one, number, _INT(0)), [0] * lanes)
+
+
+def _bits(builder: Any, mask: Any) -> Any:
+    """One bit per lane, the first one lowest."""
+    return builder.zext(builder.bitcast(mask, ir.IntType(mask.type.count)), _WORD)
+
+
+@generated
+def _ones(_, word):  # type: ignore[no-untyped-def]
+    """How many bits are set."""
+    return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])
+
+
+@generated
+def _lowest(_, word):  # type: ignore[no-untyped-def]
+    """The place of the lowest bit that is set; one is."""
+    return types.uint64(types.uint64), lambda context, builder, signature, values: builder.cttz(values[0], ir.IntType(1)(1))
+
+
+@generated
+def _equal(_, cells, at, out, best, lanes):  # type: ignore[no-untyped-def]
+    """Which of the outputs from ``best`` on equal the cells from ``at`` on."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        number = lanes.literal_value
+        read = _vector(context, builder, cells, values[0], values[1], number)
+        value = _vector(context, builder, out, values[2], values[3], number)
+        return _bits(builder, builder.fcmp_ordered("==", read, value))
+
+    return types.uint64(cells, types.uint64, out, types.uint64, lanes), generate
+
+
+@generated
+def _equal_pairs(_, cells, at, out, best, lanes):  # type: ignore[no-untyped-def]
+    """Which of the outputs from ``best`` on equal the first, and which the second of two cells each, from ``at`` on."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        number = lanes.literal_value
+        read = _vector(context, builder, cells, values[0], values[1], 2 * number)
+        value = _vector(context, builder, out, values[2], values[3], number)
+        phases = [_lanes_of(builder, read, list(range(phase, 2 * number, 2))) for phase in (0, 1)]
+        bits = [_bits(builder, builder.fcmp_ordered("==", phase, value)) for phase in phases]
+        return context.make_tuple(builder, signature.return_type, bits)
+
+    return types.UniTuple(types.uint64, 2)(cells, types.uint64, out, types.uint64, lanes), generate
+
+
+@generated
+def _counted(_, out, best, floor, one, other, lanes):  # type: ignore[no-untyped-def]
+    """Which of the outputs from ``best`` on count when tied, and which are not finite."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        number = lanes.literal_value
+        value = _vector(context, builder, out, values[0], values[1], number)
+        live = builder.fcmp_unordered(">", value, _filled(builder, values[2], number))
+        for flat in values[3:5]:
+            live = builder.and_(live, builder.fcmp_unordered("!=", value, _filled(builder, flat, number)))
+        nothing = builder.fsub(value, value)
+        wild = builder.fcmp_unordered("!=", nothing, nothing)
+        return context.make_tuple(builder, signature.return_type, [_bits(builder, live), _bits(builder, wild)])
+
+    kind = out.dtype
+    return types.UniTuple(types.uint64, 2)(out, types.uint64, kind, kind, kind, lanes), generate
+
+
+@generated
+def _part(_, x, source, cells, even, odd, lanes):  # type: ignore[no-untyped-def]
+    """Copy entries from ``source`` on, by turns to where ``even`` and where ``odd`` begin."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        number = lanes.literal_value
+        read = _vector(context, builder, x, values[0], values[1], 2 * number)
+        for phase in (0, 1):
+            into = _address(context, builder, cells, values[2], values[3 + phase], number)
+            every_second = _lanes_of(builder, read, list(range(phase, 2 * number, 2)))
+            builder.store(every_second, into, align=cells.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(x, types.uint64, cells, types.uint64, types.uint64, lanes), generate
+
+
+@generated
+def _equal_at(_, cells, source, places, row, column, out, best, lanes):  # type: ignore[no-untyped-def]
+    """Which of the outputs from ``best`` on equal the cells at ``places``, of a row from a column on, counted from ``source``."""
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        number = lanes.literal_value
+        held = context.make_array(places)(context, builder, values[2])
+        at = builder.add(builder.mul(values[3], builder.extract_value(held.shape, 1)), values[4])
+        start = builder.bitcast(builder.gep(held.data, [at]), ir.VectorType(_WORD, number).as_pointer())
+        where = builder.load(start, align=8)
+        value = _vector(context, builder, out, values[5], values[6], number)
+        read = ir.Constant(value.type, ir.Undefined)
+        data = builder.gep(context.make_array(cells)(context, builder, values[0]).data, [values[1]])
+        for lane in range(number):
+            cell = builder.load(builder.gep(data, [builder.extract_element(where, _INT(lane))]))
+            read = builder.insert_element(read, cell, _INT(lane))
+        return _bits(builder, builder.fcmp_ordered("==", read, value))
+
+    return types.uint64(cells, types.uint64, places, types.uint64, types.uint64, out, types.uint64, lanes), generate
 
 
 @inlined
-def _count_nine(cells, starts, k, out, best, counts, into, number):  # type: ignore[no-untyped-def]
-    a, b, c, d, e = starts[k], starts[k + 1], starts[k + 2], starts[k + 3], starts[k + 4]
-    f, g, h, i = starts[k + 5], starts[k + 6], starts[k + 7], starts[k + 8]
-    for j in range(number):
-        value = out[best + j]
-        upper = np.int32(cells[a + j] == value) + np.int32(cells[b + j] == value) + np.int32(cells[c + j] == value)
-        middle = np.int32(cells[d + j] == value) + np.int32(cells[e + j] == value) + np.int32(cells[f + j] == value)
-        lower = np.int32(cells[g + j] == value) + np.int32(cells[h + j] == value) + np.int32(cells[i + j] == value)
-        counts[into + j] += upper + middle + lower
+def _pack(mixed, start, outputs, wide, columns, lanes, packed):  # type: ignore[no-untyped-def]
+    """Note as one bit each which windows of a channel with ``outputs`` are mixed, for every block in rows of ``wide``."""
+    for k in range(packed.size):
+        at, word = k // columns.size * wide + np.int64(columns[k % columns.size]), _ZERO
+        for j in range(lanes):
+            word |= np.uint64(mixed[start + (at + j) % outputs] != 0) << np.uint64(j)
+        packed[k] = word
 
 
 @inlined
-def _count_four(cells, starts, k, out, best, counts, into, number):  # type: ignore[no-untyped-def]
-    a, b, c, d = starts[k], starts[k + 1], starts[k + 2], starts[k + 3]
-    for j in range(number):
-        value = out[best + j]
-        upper = np.int32(cells[a + j] == value) + np.int32(cells[b + j] == value)
-        counts[into + j] += upper + np.int32(cells[c + j] == value) + np.int32(cells[d + j] == value)
-
-
-@inlined
-def _count(cells, starts, taps, out, best, counts, into, number):  # type: ignore[no-untyped-def]
-    """Count for ``number`` outputs side by side the taps that attain the maximum; each tap's cells begin at its start."""
-    for j in range(number):
-        counts[into + j] = 0
-    k = 0
-    while k + 9 <= taps:
-        _count_nine(cells, starts, k, out, best, counts, into, number)
-        k += 9
-    while k + 4 <= taps:
-        _count_four(cells, starts, k, out, best, counts, into, number)
-        k += 4
-    while k < taps:
-        start = starts[k]
-        for j in range(number):
-            counts[into + j] += np.int32(cells[start + j] == out[best + j])
-        k += 1
-
-
-@inlined
-def _settle(out, best, counts, number, skip, floor):  # type: ignore[no-untyped-def]
-    """Reduce the counts of one row to 1 where a tied window counts, else 0; how many do, and whether a maximum is wild."""
-    hit, wild, tied = False, False, np.int32(0)
-    for j in range(number):
-        value = out[best + j]
-        hit |= counts[j] >= 2
-        wild |= value - value != 0
-    if hit:
-        for j in range(number):
-            counts[j] = np.int32(counts[j] >= 2) & np.int32(not out[best + j] <= floor)
-        for flat in skip:
-            for j in range(number):
-                counts[j] &= np.int32(out[best + j] != flat)
-        for j in range(number):
-            tied += counts[j]
-    return tied, wild
-
-
-@inlined
-def _list(counts, mixed, position, wide, lane, best, listed, found):  # type: ignore[no-untyped-def]
-    """List the mixed windows among the tied ones of one row of pixels; how many were found so far."""
-    for j in range(wide):
-        if mixed[position + j] != 0:
-            for k in range(j * lane, (j + 1) * lane):
-                if counts[k] != 0:
-                    if found < listed.size:
-                        listed[found] = best + k
-                    found += 1
+def _list(bits, best, listed, found):  # type: ignore[no-untyped-def]
+    """List the outputs whose bit is set, counted from ``best`` on; how many were found so far."""
+    while bits != _ZERO:
+        if found < listed.size:
+            listed[found] = best + _lowest(bits)
+        found += 1
+        bits &= bits - _ONE
     return found
 
 
-@inlined
-def _gather(mixed, position, wide, places):  # type: ignore[no-untyped-def]
-    """The places of the mixed windows of one sample, which all its channels share; how many there are."""
-    number = np.int64(0)
-    for j in range(wide):
-        places[number] = j
-        number += np.int64(mixed[position + j] != 0)
-    return number
+@lru_cache(maxsize=16)
+def twos(lanes: int) -> Callable[..., Any]:
+    """The scan of windows of 2 x 2 cells side by side, contiguous, in rows of at least ``lanes`` outputs."""
+
+    def scan(x, out, mixed, sizes, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+        """Scan channels ``first`` to ``last`` (exclusive)."""
+        channels, plane_in, length, height, wide = sizes
+        rows, line, width, blocks = np.uint64(height), np.uint64(length), np.uint64(wide), np.uint64(columns.size)
+        floor, one, other = values
+        listed, packed, sample = np.empty(limit, np.int64), np.empty(height * columns.size, np.uint64), -1
+        tied, found, strange = _ZERO, 0, _ZERO
+        for plane in range(first, last):
+            source, best = np.uint64(plane * plane_in), np.uint64(plane * height * wide)
+            for row in range(rows):
+                for k in range(blocks):
+                    at, into = source + _TWO * columns[k], best + columns[k]
+                    a, b = _equal_pairs(x, at, out, into, lanes)
+                    c, d = _equal_pairs(x, at + line, out, into, lanes)
+                    live, wild = _counted(out, into, floor, one, other, lanes)
+                    strange |= wild
+                    bits = (a & b | c & d | (a | b) & (c | d)) & live & fresh[k]
+                    if bits != _ZERO:
+                        tied += _ones(bits)
+                        if sample != plane // channels:
+                            sample = plane // channels
+                            _pack(mixed, sample * height * wide, height * wide, wide, columns, lanes, packed)
+                        found = _list(bits & packed[row * blocks + k], into, listed, found)
+                source += _TWO * line
+                best += width
+        return tied, listed[: min(found, limit)], found, strange == _ZERO
+
+    return Kernel(scan)
 
 
 @inlined
-def _list_at(places, number, counts, best, listed, found):  # type: ignore[no-untyped-def]
-    """List the tied windows among these places of one channel; how many were found so far."""
-    if found + number <= listed.size:
-        for i in range(number):  # without a branch, which would be mispredicted half of the time
-            listed[found] = best + places[i]
-            found += counts[places[i]]
-    else:
-        for i in range(number):
-            if counts[places[i]] != 0:
-                if found < listed.size:
-                    listed[found] = best + places[i]
-                found += 1
-    return found
-
-
-@inlined
-def _unroll(x, source, lines, length, step, cells, into, phase):  # type: ignore[no-untyped-def]
+def _unroll(x, source, lines, length, step, cells, into, phase, lanes):  # type: ignore[no-untyped-def]
     """Copy lines so that the cells which neighbouring outputs read are neighbours, one phase of the step after another."""
-    one, two = np.uint64(1), np.uint64(2)
+    half = length // _TWO
     for _ in range(lines):
-        if step == one:
+        if step == _TWO and half >= np.uint64(lanes):
+            for j in range(_ZERO, half, np.uint64(lanes)):
+                shifted = min(j, half - np.uint64(lanes))
+                _part(x, source + _TWO * shifted, cells, into + shifted, into + phase + shifted, lanes)
+            if length % _TWO:
+                cells[into + half] = x[source + length - _ONE]
+        elif step == _ONE:
             for j in range(length):
                 cells[into + j] = x[source + j]
-        elif step == two:
-            odd = into + phase
-            for j in range(length // two):
-                at = source + two * j
-                cells[into + j] = x[at]
-                cells[odd + j] = x[at + one]
-            if length % two:
-                cells[into + length // two] = x[source + length - one]
         else:
             for j in range(length):
                 cells[into + j % step * phase + j // step] = x[source + j]
@@ -133,141 +220,122 @@ def _unroll(x, source, lines, length, step, cells, into, phase):  # type: ignore
         into += step * phase
 
 
-def _planes(x, out, mixed, sizes, starts, numbers, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan channels ``first`` to ``last`` (exclusive) of contiguous tensors, laid out as ``compiled_ties._lines`` says."""
-    channels, lines, length = sizes
-    outputs, step, margin, phase, padded = numbers
-    line, plane_out = step * phase, starts.shape[0] * outputs
-    cells = np.full((lines + 1) * line, np.nan, x.dtype)
-    counts, listed = np.empty(plane_out + padded, np.int32), np.empty(limit, np.int64)
-    places, number_mixed, sample = np.empty(plane_out + 1, np.int64), 0, -1
-    tied, found, wild = 0, 0, False
-    for plane in range(first, last):
-        source = np.uint64(plane * lines * length)
-        _unroll(x, source, lines, np.uint64(length), np.uint64(step), cells, np.uint64(margin), np.uint64(phase))
-        best = plane * plane_out
-        for row in range(starts.shape[0]):
-            into = row * outputs
-            # A full vector of outputs is faster than a few: those beyond the row are counted anew with the next one.
-            number = np.uint64(min(padded, out.size - best - into))
-            _count(cells, starts[row], starts.shape[1], out, np.uint64(best + into), counts, np.uint64(into), number)
-        more, odd = _settle(out, np.uint64(best), counts, np.uint64(plane_out), skip, floor)
-        wild |= odd
-        if more:
-            tied += more
-            if sample != plane // channels:
-                sample = plane // channels
-                number_mixed = _gather(mixed, sample * plane_out, plane_out, places)
-            found = _list_at(places, number_mixed, counts, best, listed, found)
-    return tied, listed[: min(found, limit)], found, not wild
+@lru_cache(maxsize=16)
+def planes(lanes: int) -> Callable[..., Any]:
+    """The scan of contiguous tensors in rows of at least ``lanes`` outputs, laid out as ``compiled_ties._lines`` says."""
+
+    def scan(x, out, mixed, sizes, starts, numbers, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+        """Scan channels ``first`` to ``last`` (exclusive)."""
+        channels, lines, length = sizes
+        outputs, step, margin, phase = numbers
+        plane_out = starts.shape[0] * outputs
+        rows, taps, blocks = np.uint64(starts.shape[0]), np.uint64(starts.shape[1]), np.uint64(columns.size)
+        floor, one, other = values
+        cells = np.full((lines + 1) * step * phase, np.nan, x.dtype)
+        listed, packed, sample = np.empty(limit, np.int64), np.empty(starts.shape[0] * columns.size, np.uint64), -1
+        tied, found, strange, width = _ZERO, 0, _ZERO, np.uint64(outputs)
+        for plane in range(first, last):
+            source, best = np.uint64(plane * lines * length), np.uint64(plane * plane_out)
+            _unroll(x, source, lines, np.uint64(length), np.uint64(step), cells, np.uint64(margin), np.uint64(phase), lanes)
+            for row in range(rows):
+                for k in range(blocks):
+                    into, once, twice = best + columns[k], _ZERO, _ZERO
+                    for tap in range(taps):
+                        bits = _equal(cells, starts[row, tap] + columns[k], out, into, lanes)
+                        twice |= once & bits
+                        once |= bits
+                    live, wild = _counted(out, into, floor, one, other, lanes)
+                    strange |= wild
+                    bits = twice & live & fresh[k]
+                    if bits != _ZERO:
+                        tied += _ones(bits)
+                        if sample != plane // channels:
+                            sample = plane // channels
+                            _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
+                        found = _list(bits & packed[row * blocks + k], into, listed, found)
+                best += width
+        return tied, listed[: min(found, limit)], found, strange == _ZERO
+
+    return Kernel(scan)
 
 
-@inlined
-def _two(cells, at, value):  # type: ignore[no-untyped-def]
-    return np.int32(cells[at] == value) + np.int32(cells[at + np.uint64(1)] == value)
+@lru_cache(maxsize=16)
+def pixels(lanes: int) -> Callable[..., Any]:
+    """The scan of channels_last tensors of at least ``lanes`` channels."""
 
-
-@outlined
-def _count_twos(cells, source, length, height, out, best, wide, counts):  # type: ignore[no-untyped-def]
-    """Count for the outputs (height, wide) of one channel; whether one is tied, or a maximum that is not finite."""
-    two, into, odd = np.uint64(2), np.uint64(0), False
-    for _ in range(height):
-        for j in range(wide):
-            value, at = out[best + into + j], source + two * j
-            count = _two(cells, at, value) + _two(cells, at + length, value)
-            counts[into + j] = count
-            odd |= (count != 1) | (value - value != 0)
-        into += wide
-        source += two * length
-    return odd
-
-
-def _twos(x, out, mixed, sizes, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan channels ``first`` to ``last`` (exclusive) of contiguous tensors in windows of 2 x 2 cells side by side."""
-    channels, plane_in, length, height, wide = sizes
-    plane_out = height * wide
-    counts, listed = np.empty(plane_out, np.int32), np.empty(limit, np.int64)
-    places, number_mixed, sample = np.empty(plane_out + 1, np.int64), 0, -1
-    tied, found, wild = 0, 0, False
-    for plane in range(first, last):
-        source, best = np.uint64(plane * plane_in), np.uint64(plane * plane_out)
-        if _count_twos(x, source, np.uint64(length), np.uint64(height), out, best, np.uint64(wide), counts):
-            more, odd = _settle(out, best, counts, np.uint64(plane_out), skip, floor)
-            wild |= odd
-            if more:
-                tied += more
-                if sample != plane // channels:
-                    sample = plane // channels
-                    number_mixed = _gather(mixed, sample * plane_out, plane_out, places)
-                found = _list_at(places, number_mixed, counts, plane * plane_out, listed, found)
-    return tied, listed[: min(found, limit)], found, not wild
-
-
-def _pixels(x, out, mixed, sizes, deep, high, wide, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan rows of outputs ``first`` to ``last`` (exclusive) of channels_last tensors."""
-    channels, depth, height, length = sizes
-    outputs = wide.shape[0]
-    width, rows = outputs * channels, deep.shape[0] * high.shape[0]
-    counts, listed = np.empty(width, np.int32), np.empty(limit, np.int64)
-    starts = np.empty(deep.shape[1] * high.shape[1] * wide.shape[1], np.uint64)
-    tied, found, wild = 0, 0, False
-    for row in range(first, last):
-        sample, upper, lower = row // rows, row % rows // high.shape[0], row % high.shape[0]
-        for j in range(outputs):
-            used = 0
+    def scan(x, out, mixed, sizes, deep, high, wide, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+        """Scan rows of outputs ``first`` to ``last`` (exclusive)."""
+        channels, depth, height, length = sizes
+        outputs, rows, blocks = wide.shape[0], deep.shape[0] * high.shape[0], np.uint64(columns.size)
+        floor, one, other = values
+        listed, lines = np.empty(limit, np.int64), np.empty(deep.shape[1] * high.shape[1], np.int64)
+        starts = np.empty(lines.size * wide.shape[1], np.uint64)
+        tied, found, strange = _ZERO, 0, _ZERO
+        for row in range(first, last):
+            sample, upper, lower = row // rows, row % rows // high.shape[0], row % high.shape[0]
+            number = 0
             for i in range(deep.shape[1]):
                 for k in range(high.shape[1]):
-                    if deep[upper, i] >= 0 and high[lower, k] >= 0:
-                        line = ((sample * depth + deep[upper, i]) * height + high[lower, k]) * length
-                        for cell in wide[j]:
-                            if cell >= 0:
-                                starts[used] = np.uint64((line + cell) * channels)
-                                used += 1
-            into = j * channels
-            best = np.uint64(row * width + into)
-            _count(x, starts, used, out, best, counts, np.uint64(into), np.uint64(channels))
-        more, odd = _settle(out, np.uint64(row * width), counts, np.uint64(width), skip, floor)
-        wild |= odd
-        if more:
-            tied += more
-            found = _list(counts, mixed, row * outputs, outputs, channels, row * width, listed, found)
-    return tied, listed[: min(found, limit)], found, not wild
+                    lines[number] = ((sample * depth + deep[upper, i]) * height + high[lower, k]) * length
+                    number += deep[upper, i] >= 0 and high[lower, k] >= 0
+            for j in range(outputs):
+                taps = 0
+                for i in range(number):
+                    for k in range(wide.shape[1]):
+                        starts[taps] = np.uint64((lines[i] + wide[j, k]) * channels)
+                        taps += wide[j, k] >= 0
+                best = np.uint64((row * outputs + j) * channels)
+                for k in range(blocks):
+                    into, once, twice = best + columns[k], _ZERO, _ZERO
+                    for tap in range(np.uint64(taps)):
+                        bits = _equal(x, starts[tap] + columns[k], out, into, lanes)
+                        twice |= once & bits
+                        once |= bits
+                    live, wild = _counted(out, into, floor, one, other, lanes)
+                    strange |= wild
+                    bits = twice & live & fresh[k]
+                    if bits != _ZERO:
+                        tied += _ones(bits)
+                        if mixed[row * outputs + j] != 0:
+                            found = _list(bits, into, listed, found)
+        return tied, listed[: min(found, limit)], found, strange == _ZERO
+
+    return Kernel(scan)
 
 
-def _cells(x, out, mixed, sizes, places, padding, skip, floor, first, last, limit):  # type: ignore[no-untyped-def]
-    """Scan channels ``first`` to ``last`` (exclusive) of small images, one output after another.
+@lru_cache(maxsize=16)
+def cells(lanes: int) -> Callable[..., Any]:
+    """The scan of contiguous tensors in windows of any shape, in groups of channels of at least ``lanes`` outputs."""
 
-    ``places`` (outputs, taps) are the cells of each output within a channel; in the place of each of its ``padding``
-    (outputs,) taps the first cell stands again.
-    """
-    channels, plane_in = sizes
-    outputs, taps = places.shape
-    listed = np.empty(limit, np.int64)
-    tied, found, wild = 0, 0, False
-    for plane in range(first, last):
-        source, best = np.uint64(plane * plane_in), np.uint64(plane * outputs)
-        for j in range(np.uint64(outputs)):
-            value = out[best + j]
-            wild |= value - value != 0
-            count = np.int32(0)
-            for k in range(np.uint64(taps)):
-                count += np.int32(x[source + places[j, k]] == value)
-            if count < 2:
-                continue
-            count -= padding[j] * np.int32(x[source + places[j, np.uint64(0)]] == value)
-            counts = count >= 2 and not value <= floor
-            for flat in skip:
-                counts &= value != flat
-            if counts:
-                tied += 1
-                if mixed[plane // channels * outputs + np.int64(j)] != 0:
-                    if found < limit:
-                        listed[found] = best + j
-                    found += 1
-    return tied, listed[: min(found, limit)], found, not wild
+    def scan(x, out, mixed, sizes, places, real, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+        """Scan groups ``first`` to ``last`` (exclusive) of ``channels`` channels.
 
+        ``places`` (taps, outputs of a group) are the cells of each output, any one in the place of padding; ``real``
+        (taps, blocks) the bits of those that are not padding.
+        """
+        groups, channels, plane_in = sizes
+        taps, outputs, blocks = np.uint64(places.shape[0]), places.shape[1], np.uint64(columns.size)
+        plane_out = outputs // channels
+        floor, one, other = values
+        listed, packed, sample = np.empty(limit, np.int64), np.empty(columns.size, np.uint64), -1
+        tied, found, strange = _ZERO, 0, _ZERO
+        for group in range(first, last):
+            source, best = np.uint64(group * channels * plane_in), np.uint64(group * outputs)
+            for k in range(blocks):
+                into, once, twice = best + columns[k], _ZERO, _ZERO
+                for tap in range(taps):
+                    bits = _equal_at(x, source, places, tap, columns[k], out, into, lanes) & real[tap, k]
+                    twice |= once & bits
+                    once |= bits
+                live, wild = _counted(out, into, floor, one, other, lanes)
+                strange |= wild
+                bits = twice & live & fresh[k]
+                if bits != _ZERO:
+                    tied += _ones(bits)
+                    if sample != group // groups:
+                        sample = group // groups
+                        _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
+                    found = _list(bits & packed[k], into, listed, found)
+        return tied, listed[: min(found, limit)], found, strange == _ZERO
 
-planes = Kernel(_planes)
-twos = Kernel(_twos)
-cells = Kernel(_cells)
-pixels = Kernel(_pixels)
+    return Kernel(scan)

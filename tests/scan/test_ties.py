@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fxcheck.scan import WindowSpec, sliding, whole
+from fxcheck.scan import WindowSpec, reference, sliding, whole
 from tests.scan.oracles import Case, cells_of, laid_out, pools, small_integers, tied_cells
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
-@given(pools(), st.sampled_from([(), (2.0,), (0.0, 1.0)]), st.sampled_from([None, 0.0, 1.0]), st.integers(0, 9))
+@given(pools(), st.sampled_from([(), (2.0,), (0.0, 1.0), (0.0, 1.0, 2.0)]), st.sampled_from([None, 0.0, 1.0]), st.integers(0, 9))
 def test_ties_are_those_of_a_naive_loop(
     path: ModuleType, case: Case, skip: tuple[float, ...], floor: float | None, seed: int
 ) -> None:
@@ -65,6 +65,29 @@ def test_rivals_are_the_other_maximal_cells_of_another_label(path: ModuleType, c
     listed = torch.tensor(list(cells), dtype=torch.int64)
     rivals = path.rivals(case.x, case.out, shaped, case.windows, listed, labels)
     assert list(zip(*(r.tolist() for r in rivals), strict=True)) == wanted
+
+
+BLOCKS = [(2, 2, 0, side) for side in (2, 4, 6, 8, 12, 14, 15, 16, 32, 34, 50)]
+BLOCKS += [(3, 2, 1, side) for side in (2, 4, 7, 13, 14, 15, 16, 32, 33, 55)]
+BLOCKS += [(3, 1, 1, side) for side in (1, 3, 7, 8, 17)] + [(2, 3, 1, side) for side in (9, 23, 25, 49)]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "side"), BLOCKS)
+def test_blocks_of_outputs_see_what_the_reference_sees(
+    path: ModuleType, kernel: int, stride: int, padding: int, side: int, dtype: torch.dtype, layout: str
+) -> None:
+    """Rows that are shorter than a vector, longer, or no multiple of one; channels that fill vectors only together."""
+    channels = 33 if layout == "channels_last" else 12
+    x = small_integers((3, channels, side, side), dtype, seed=side, special=True)
+    out = F.max_pool2d(x, kernel, stride, padding)
+    windows = sliding(WindowSpec(*((n, n) for n in (kernel, stride, padding, 1))), (side, side), tuple(out.shape[2:]))
+    mixed = torch.rand(3, *out.shape[2:], generator=torch.Generator().manual_seed(side)) < 0.5
+    for skip, floor in (((), None), ((2.0,), -1.0), ((2.0, 0.0), None)):
+        wanted = reference.ties(x, out, windows, skip, mixed, floor=floor)
+        found = path.ties(laid_out(x, layout), laid_out(out, layout), windows, skip, mixed, floor=floor)
+        assert (found.tied, found.finite, found.listed.tolist()) == (wanted.tied, wanted.finite, wanted.listed.tolist())
 
 
 def test_a_windows_own_padding_never_ties(path: ModuleType) -> None:
