@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import product
 from math import nan, prod
 from typing import Any
 
@@ -65,8 +64,9 @@ def _plan(
         reduced.remove(run)
     else:
         run = _ONE
-    taps = np.array([[sum(k * a[which] for k, a in zip(at, reduced, strict=True)) for which in (1, 3)]
-                     for at in product(*(range(a[0]) for a in reduced))], np.int64)  # fmt: skip
+    taps = np.zeros((1, 2), np.int64)
+    for size, step, _, index, _ in reduced:
+        taps = (taps[:, None] + np.arange(size)[:, None] * np.array((step, index))).reshape(-1, 2)
     places = taps[:, 0]
     paired = line[1] == 2 and not len(taps) % 2 and bool((places[1::2] == places[::2] + 1).all())
     wide = min(most, line[0])
