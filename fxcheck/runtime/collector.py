@@ -17,7 +17,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import Picks, PositionClasses
-from fxcheck.runtime.split_ties import ties_that_split
+from fxcheck.runtime.split_ties import shared_extrema, ties_that_split
 from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
 
 
@@ -200,11 +200,13 @@ class Collector:
             return
 
         def look() -> None:
-            _refuse_non_finite(all(bool(v.isfinite().all()) for v in operands), check)
-            found = ties_that_split(check, operands, extrema, self.classes)
-            if found is None:
+            shared = shared_extrema(check, operands, extrema)
+            _refuse_non_finite(shared.finite, check)
+            if shared.truncated:
                 self.observed.problems.append(f"{check.layer} has more ties than are followed")
-            elif found.outputs.numel():
+                return
+            found = ties_that_split(check, shared, self.classes)
+            if found.outputs.numel():
                 count.tied += int(found.outputs.unique().numel())
                 self.observed.splits.append(found)
 

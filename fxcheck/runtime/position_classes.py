@@ -109,10 +109,7 @@ class PositionClasses:
         if known is None or held.shape is None:
             return None
         channels, plane = held.shape[1], prod(known.shape[2:])
-        origin = torch.arange(known.shape[1] * channels * plane).reshape(known.shape[1], channels, *known.shape[2:])
-        for view in reversed(views):
-            origin = apply_overload(view.op, {**view.arguments, "self": origin}, origin)
-        at = origin.reshape(-1)[entries]
+        at = _behind(views, (known.shape[1], channels, *known.shape[2:]), entries)
         sample, channel = at.div(channels * plane, rounding_mode="floor"), at.div(plane, rounding_mode="floor") % channels
         classes_of_entries = known.flatten(2).cpu()[:, sample, at % plane]
         return torch.stack([sample, channel, *classes_of_entries])
@@ -223,3 +220,22 @@ def _pixels(bits: Tensor, sample: Any, cells: Any) -> Any:
 def _of_one_class(known: Tensor, sample: Any, one: Any, other: Any) -> Any:
     flat = known.flatten(2).cpu().numpy()
     return (flat[:, sample, one] == flat[:, sample, other]).all(0)
+
+
+def _behind(views: list[Node], shape: tuple[int, ...], entries: Tensor) -> Tensor:
+    """Flat indices into a tensor of this shape of entries of its view, the last of ``views`` being applied first."""
+    whole = torch.empty(shape, dtype=torch.uint8)
+    view = _applied(views, whole)
+    if view.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():  # one of the operators copies
+        return _applied(views, torch.arange(whole.numel()).reshape(shape)).reshape(-1)[entries]
+    places = torch.unravel_index(entries, view.shape)
+    at = torch.full_like(entries, view.storage_offset())
+    for place, step in zip(places, view.stride(), strict=True):
+        at += place * step
+    return at
+
+
+def _applied(views: list[Node], x: Tensor) -> Tensor:
+    for view in reversed(views):
+        x = apply_overload(view.op, {**view.arguments, "self": x}, x)
+    return x

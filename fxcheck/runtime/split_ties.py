@@ -6,34 +6,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxcheck import scan
 from fxcheck.records.checks import Check
 from fxcheck.runtime.observed import Splits
 from fxcheck.runtime.position_classes import PositionClasses
-from fxcheck.runtime.ties_found import counted
+from fxcheck.scan import Shared
 
 _LIMIT = 200_000
 """Tied entries that are followed, per operator and forward."""
-_NONE = torch.empty(0, dtype=torch.int64)
 
 
-def ties_that_split(check: Check, operands: list[Tensor], extrema: Tensor, classes: PositionClasses) -> Splits | None:
-    """All tied entries of the outputs that have several, one for each function that is not proven equal to another.
+def shared_extrema(check: Check, operands: list[Tensor], extrema: Tensor) -> Shared:
+    """All tied entries of the outputs that have several.
 
     Args:
         check: the check; outputs at the values that it skips are left out.
         operands: one tensor that is reduced, or two that are compared entry by entry.
         extrema: what the forward computed.
+    """
+    if len(operands) == 2:
+        return scan.equal(operands[0], operands[1], extrema, check.skip, _LIMIT // 2, check.floor)
+    dims = _dimensions(check, operands[0].dim())
+    return scan.shared(operands[0], extrema, dims, check.skip, _LIMIT, check.floor)
+
+
+def ties_that_split(check: Check, shared: Shared, classes: PositionClasses) -> Splits:
+    """Tied entries, one for each function that is not proven equal to another.
+
+    Args:
+        check: the check.
+        shared: what ``shared_extrema`` found.
         classes: proves that entries are equal functions.
 
     Returns:
-        The entries, by output; None when there are more than are followed.
+        The entries, by output.
     """
-    if len(operands) == 2:
-        return _between(check, operands[0], operands[1], extrema)
-    found = _over_dimensions(check, operands[0], extrema)
-    if found is None or not found.outputs.numel():
-        return found
-    labels = classes.of_entries(check.operand, found.entries)
+    outputs, entries = shared.outputs.cpu(), shared.entries.cpu()
+    if len(check.reads) == 2:
+        pairs = outputs.repeat_interleave(2)
+        return Splits(check, pairs, torch.arange(2).repeat(len(outputs)), pairs)
+    found = Splits(check, outputs, torch.zeros_like(outputs), entries)
+    labels = classes.of_entries(check.operand, entries) if entries.numel() else None
     return found if labels is None else _distinct(found, labels)
 
 
@@ -52,33 +65,6 @@ def _distinct(found: Splits, labels: Tensor) -> Splits:
     twins = {e: r for e, r, counts in pairs if counts and e != r}
     kept = torch.from_numpy(first[several])
     return Splits(found.check, found.outputs[kept], found.operands[kept], found.entries[kept], twins)
-
-
-def _between(check: Check, a: Tensor, b: Tensor, extrema: Tensor) -> Splits | None:
-    equal = ((a == b) & counted(check, extrema)).expand(extrema.shape).reshape(-1)
-    outputs = equal.nonzero().reshape(-1).cpu()
-    if outputs.numel() > _LIMIT // 2:
-        return None
-    pairs = outputs.repeat_interleave(2)
-    return Splits(check, pairs, torch.arange(2).repeat(len(outputs)), pairs)
-
-
-def _over_dimensions(check: Check, x: Tensor, extrema: Tensor) -> Splits | None:
-    dims = _dimensions(check, x.dim())
-    keep = [d for d in range(x.dim()) if d not in dims]
-    order = [*keep, *dims]
-    rows = x.permute(order).reshape(extrema.numel(), -1)
-    values = extrema.reshape(-1)
-    equal = rows == values[:, None]
-    tied = ((equal.sum(1, dtype=torch.int32) >= 2) & counted(check, values)).nonzero().reshape(-1)
-    if not tied.numel():
-        return Splits(check, _NONE, _NONE, _NONE)
-    places, columns = equal[tied].nonzero(as_tuple=True)
-    if places.numel() > _LIMIT:
-        return None
-    outputs = tied[places]
-    where = torch.arange(x.numel(), device=x.device).reshape(x.shape).permute(order).reshape(rows.shape)
-    return Splits(check, outputs.cpu(), torch.zeros_like(outputs).cpu(), where[outputs, columns].cpu())
 
 
 def _dimensions(check: Check, rank: int) -> list[int]:

@@ -178,34 +178,32 @@ def ties_along(check: Check, x: Tensor, extrema: Tensor, picks: Tensor) -> Found
         extrema: values that the forward computed.
         picks: AD's choice, an index along the dimension.
     """
-    finite = bool(x.isfinite().all())
-    dim = int(check.arguments["dim"])
-    rows = x.movedim(dim, -1) if x.dim() else x[None]
-    length = rows.shape[-1]
-    where = torch.arange(x.numel(), device=x.device).reshape(x.shape)
-    where = (where.movedim(dim, -1) if x.dim() else where[None]).reshape(-1, length)
-    rows = rows.reshape(-1, length)
+    dim = int(check.arguments["dim"]) % max(1, x.dim())
     if check.operator.split(".")[1].startswith("cum"):
-        return _ties_of_prefixes(check, rows, where, extrema, picks, dim, finite)
-    values, chosen = extrema.reshape(-1), picks.reshape(-1)
-    equal = (rows == values[:, None]) & counted(check, values)[:, None]
-    tied = equal.sum(1) >= 2
-    cells = torch.where(equal, where, -1)[tied]
-    winners = where.gather(1, chosen[:, None]).reshape(-1)[tied]
-    outputs = tied.nonzero().reshape(-1)
-    w, l_, o = _pairs(cells, winners, outputs)
-    return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
+        return _ties_of_prefixes(check, x, extrema, picks, dim)
+    shared = scan.shared(x, extrema, (dim,) if x.dim() else (), check.skip, x.numel(), check.floor)
+    outputs, entries = shared.outputs, shared.entries
+    step = prod(x.shape[dim + 1 :])
+    along = entries.div(step, rounding_mode="floor") % (x.shape[dim] if x.dim() else 1)
+    chosen = picks.reshape(-1)[outputs]
+    other = along != chosen
+    winners, losers = (entries + (chosen - along) * step)[other], entries[other]
+    return Found(winners.cpu(), losers.cpu(), outputs[other].cpu(), int(outputs.unique().numel()), False, shared.finite)
 
 
-def _ties_of_prefixes(
-    check: Check, rows: Tensor, where: Tensor, extrema: Tensor, picks: Tensor, dim: int, finite: bool
-) -> Found:
+def _ties_of_prefixes(check: Check, x: Tensor, extrema: Tensor, picks: Tensor, dim: int) -> Found:
+    """A prefix is tied where an entry of it attains the extremum of those before: only such lines are compared in full."""
+    finite = scan.touched(x, ()).finite
+    rows, values, chosen = ((t.movedim(dim, -1) if t.dim() else t[None]) for t in (x, extrema, picks))
+    hit = (rows[..., 1:] == values[..., :-1]).any(-1)
+    if not hit.any():
+        return Found(_NONE, _NONE, _NONE, 0, False, finite)
+    rows, values, chosen = rows[hit], values[hit], chosen[hit]
     length = rows.shape[-1]
     if rows.numel() * length > _PREFIX_LIMIT:
         return Found(_NONE, _NONE, _NONE, 0, True, finite)
-    values = (extrema.movedim(dim, -1) if extrema.dim() else extrema[None]).reshape(-1, length)
-    chosen = (picks.movedim(dim, -1) if picks.dim() else picks[None]).reshape(-1, length)
-    before = torch.ones(length, length, dtype=torch.bool, device=rows.device).tril()
+    where = torch.arange(x.numel(), device=x.device).reshape(x.shape).movedim(dim, -1)[hit]
+    before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
     equal = (rows[:, None, :] == values[:, :, None]) & before & counted(check, values)[:, :, None]
     tied = equal.sum(2) >= 2
     cells = torch.where(equal, where[:, None, :], -1)[tied]

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fxcheck.scan import compiled_ties, compiled_touches, reference, shifts
+from fxcheck.scan import compiled_shares, compiled_ties, compiled_touches, reference, shifts
 from fxcheck.scan.choice import compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
-from fxcheck.scan.reference import Ties, Touches
+from fxcheck.scan.reference import Shared, Ties, Touches
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
 
 __all__ = [
+    "Shared",
     "Ties",
     "Touches",
     "WindowSpec",
@@ -24,10 +25,12 @@ __all__ = [
     "adaptive",
     "adaptive_tables",
     "combined",
+    "equal",
     "mixed",
     "of_input",
     "rivals",
     "salted",
+    "shared",
     "shifts",
     "sliding",
     "through_windows",
@@ -63,3 +66,20 @@ def rivals(
     """The maximal cells beside AD's pick; see ``reference.rivals``."""
     path = compiled_ties if compiles(x) and compiles(out) and compiles(picks) else reference
     return path.rivals(x, out, picks, windows, listed, labels)
+
+
+def shared(
+    x: Tensor, out: Tensor, dims: Sequence[int], skip: tuple[float, ...] = (), limit: int = 200_000,
+    floor: float | None = None,
+) -> Shared:  # fmt: skip
+    """The entries that share the extremum of a reduction; see ``reference.shared``."""
+    path = compiled_shares if compiles(x) and compiles(out) else reference
+    return path.shared(x, out, dims, skip, limit, floor)
+
+
+def equal(
+    a: Tensor, b: Tensor, out: Tensor, skip: tuple[float, ...] = (), limit: int = 200_000, floor: float | None = None
+) -> Shared:
+    """The entries in which two operands are equal; see ``reference.equal``."""
+    path = compiled_shares if compiles(a) and compiles(b) and compiles(out) else reference
+    return path.equal(a, b, out, skip, limit, floor)

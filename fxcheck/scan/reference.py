@@ -54,6 +54,23 @@ class Ties:
     finite: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The entries that attain an extremum together with others, so that they share its gradient.
+
+    Args:
+        outputs: int64 (P,), flat row-major indices into the result, ascending.
+        entries: int64 (P,), flat row-major indices into the operand, ascending at each output.
+        truncated: there were more than ``limit`` of those; both then hold some ``limit`` of them.
+        finite: no entry of an operand is NaN or infinite.
+    """
+
+    outputs: Tensor
+    entries: Tensor
+    truncated: bool
+    finite: bool
+
+
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """The entries of a pre-activation that equal a kink.
 
@@ -162,6 +179,75 @@ def rivals(
         rival &= known != known.gather(1, pick.int().argmax(1, keepdim=True))
     row, column = rival.nonzero(as_tuple=True)
     return plane[row] * size + picked[row], plane[row] * size + cells[row, column], listed[row]
+
+
+def shared(
+    x: Tensor, out: Tensor, dims: Sequence[int], skip: tuple[float, ...] = (), limit: int = 200_000,
+    floor: float | None = None,
+) -> Shared:  # fmt: skip
+    """The entries that attain the extremum of a reduction, at the outputs where several do.
+
+    Args:
+        x: the operand, any shape, a floating dtype.
+        out: the extrema over ``dims`` as the forward computed them, those dimensions kept or not.
+        dims: the reduced dimensions, none of them negative.
+        skip: outputs at one of these values (rounded to ``x.dtype``) do not count.
+        limit: how many entries to list at most.
+        floor: outputs at this value (rounded to ``x.dtype``) or below do not count.
+
+    Returns:
+        The entries, by output.
+    """
+    x, out = x.detach(), out.detach()
+    kept = [d for d in range(x.ndim) if d not in dims]
+    equal = x == out.reshape([1 if d in dims else s for d, s in enumerate(x.shape)])
+    counts = equal.sum(tuple(dims), dtype=torch.int32) if x.ndim else equal.int()
+    tied = _flat_nonzero((counts.reshape(out.shape) >= 2) & _counted(out, skip, floor))
+    if not tied.numel():
+        return Shared(tied, tied, False, is_finite(x))
+    at, column = equal.permute(*kept, *dims).reshape(out.numel(), -1)[tied].nonzero(as_tuple=True)
+    outputs = tied[at]
+    entries = _row_major_of(outputs, kept, x.shape) + _row_major_of(column, dims, x.shape)
+    return Shared(outputs[:limit], entries[:limit], len(outputs) > limit, is_finite(x))
+
+
+def equal(
+    a: Tensor, b: Tensor, out: Tensor, skip: tuple[float, ...] = (), limit: int = 200_000, floor: float | None = None
+) -> Shared:
+    """The entries in which two operands are equal.
+
+    Args:
+        a: an operand, broadcast to the shape of ``out``.
+        b: the other one, broadcast too.
+        out: the extrema of both, entry by entry.
+        skip: outputs at one of these values (rounded to the dtype) do not count.
+        limit: how many entries to list at most.
+        floor: outputs at this value (rounded to the dtype) or below do not count.
+
+    Returns:
+        The entries, which are the outputs, as both operands are broadcast to them.
+    """
+    a, b, out = a.detach(), b.detach(), out.detach()
+    indices = _flat_nonzero((a == b) & _counted(out, skip, floor))
+    return Shared(indices[:limit], indices[:limit], len(indices) > limit, is_finite(a) and is_finite(b))
+
+
+def _counted(out: Tensor, skip: Sequence[float], floor: float | None) -> Tensor:
+    counted = torch.ones_like(out, dtype=torch.bool)
+    for value in rounded(skip, out.dtype):
+        counted &= out != value
+    for value in rounded(() if floor is None else (floor,), out.dtype):
+        counted &= out > value
+    return counted
+
+
+def _row_major_of(indices: Tensor, dims: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """What flat indices into the dimensions ``dims`` add to the row-major index into all of ``shape``."""
+    places = torch.unravel_index(indices, [shape[d] for d in dims]) if dims else ()
+    total = torch.zeros_like(indices)
+    for place, d in zip(places, dims, strict=True):
+        total += place * prod(shape[d + 1 :])
+    return total
 
 
 def _entries(x: Tensor, indices: Tensor) -> Tensor:

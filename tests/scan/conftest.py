@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from fxcheck import scan
-from fxcheck.scan import choice, compiled_classes, compiled_shifts, compiled_ties, compiled_touches
+from fxcheck.scan import choice, compiled_classes, compiled_shares, compiled_shifts, compiled_ties, compiled_touches
 
 
 @pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
@@ -24,4 +24,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
     monkeypatch.setattr(compiled_classes, "_LEAST", 16)
     monkeypatch.setattr(compiled_shifts, "_LEAST", 16)
+    monkeypatch.setattr(compiled_shares, "_LEAST", 16)
+    monkeypatch.setattr(compiled_shares, "_MOST", 5)
+    monkeypatch.setattr(compiled_shares, "_FEW", 5)
+    monkeypatch.setattr(compiled_shares, "_LONG", 1 << 30 if one_by_one else 2)
     return scan
