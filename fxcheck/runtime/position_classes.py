@@ -187,10 +187,10 @@ class PositionClasses:
         return every
 
     def _equal_windows(self, node: int, reads: Reads, windows: Windows, sample: Any, one: Any, other: Any) -> Any:
-        if sample.size > _MOST_PAIRS:
+        size = prod(reads.shape[1:])
+        if sample.size > _MOST_PAIRS or reads.shape[0] * size * size >= 1 << 63:  # a pair has to be one number
             known = self.of(node)
             return None if known is None else _of_one_class(known, sample, one, other)
-        size = prod(reads.shape[1:])
         pairs, back = np.unique((sample * size + one) * size + other, return_inverse=True)
         sample, one, other = pairs // (size * size), pairs // size % size, pairs % size
         here, there = windows.cells_of(one), windows.cells_of(other)

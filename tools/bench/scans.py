@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from fxcheck import scan
-from fxcheck.scan import WindowSpec, choice, classes, sliding
+from fxcheck.scan import WindowSpec, choice, classes, shifts, sliding
 from fxcheck.scan.choice import Path
 
 SHAPES = [((64, 64, 32, 32), 3, 2, 1), ((64, 64, 32, 32), 2, 2, 0), ((16, 64, 112, 112), 3, 2, 1), ((128, 256, 8, 8), 2, 2, 0)]
@@ -59,7 +59,7 @@ def scans(shape: tuple[int, ...], kernel: int, stride: int, padding: int, layout
 
 
 def class_maps(shape: tuple[int, ...], kernel: int, stride: int, padding: int, repeats: int) -> str:
-    """One line of milliseconds: an input's classes, those after one convolution, and the mixed windows of a pool."""
+    """One line of milliseconds: classes and equal neighbours of an input, after one convolution, and in a pool's windows."""
     x = torch.randn(shape)
     size = tuple((side + 2 * padding - kernel) // stride + 1 for side in shape[2:])
     spec = WindowSpec((kernel,) * 2, (stride,) * 2, (padding,) * 2, (1, 1))
@@ -67,10 +67,17 @@ def class_maps(shape: tuple[int, ...], kernel: int, stride: int, padding: int, r
     pool = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), size, tuple(side // 2 for side in size))
     before = classes.of_input(x)
     after = classes.through_windows(before, convolution, 1)
+    steps = shifts.adjacent(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)))
+    inner = shifts.of_operand(convolution, steps) or ()
+    equal = shifts.of_input(x, inner, (padding,) * 2)
+    along = shifts.through_windows(equal, convolution, steps, is_padded=True)
     parts = {
         "of_input": lambda: classes.of_input(x),
         "through_windows": lambda: classes.through_windows(before, convolution, 1),
         "mixed": lambda: classes.mixed(after, pool),
+        "neighbours of_input": lambda: shifts.of_input(x, inner, (padding,) * 2),
+        "their through_windows": lambda: shifts.through_windows(equal, convolution, steps, is_padded=True),
+        "labels": lambda: shifts.labels(along, pool),
     }
     times = ", ".join(f"{name} {milliseconds(run, repeats):.2f} ms" for name, run in parts.items())
     return f"{shape!s:20} {kernel}x{kernel}/{stride} {times}"
