@@ -54,6 +54,8 @@ class Joint:
     theorem: str = "joint"
     """What certifies it; ``T8`` where the directions of the other layers stand, beside the blocks."""
     subdifferential: str | None = None
+    is_mixture: bool = False
+    """AD's gradient is a mixture of parts, one or several, up to the rounding of their differences."""
     reason: str = "undecided"
     text: str = ""
     rows: dict[str, int] = field(default_factory=dict)
@@ -264,6 +266,7 @@ def _by_mixture(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joint)
         joint.text = _more(joint, mixture.reason)
         return
     joint.certified, joint.reason, joint.text = True, "", ""
+    joint.is_mixture = True
     joint.subdifferential = "bouligand" if len(mixture.columns) == 1 else "clarke"
     joint.blocks = list(_mixture_blocks(mixture, coordinates))
 
