@@ -193,7 +193,7 @@ class CheckedModule(nn.Module):
         program, call, leaves = self._program_for(state, args, kwargs, target, with_loss)
         if self._session is None and self._opener is not None:
             self._opener(self)
-        session = self._session or Session(expects_several=False)
+        session = self._session or Session(False, self._settings.joint_seconds)
         if not session.parameters:
             session.parameters, session.written = state.held, versions(state.held)
         session.joins(program, _samples(leaves))
@@ -333,7 +333,7 @@ class CheckedModule(nn.Module):
         """
         if self._session is not None:
             raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
-        session, step = Session(expects_several=self._several), StepResult()
+        session, step = Session(self._several, self._settings.joint_seconds), StepResult()
         self.__dict__.update(_session=session, _owner=threading.get_ident())
         try:
             yield step
@@ -379,10 +379,9 @@ class CheckedModule(nn.Module):
 
     def _look_at(self, session: Session) -> Joint:
         """Decide a step as a whole, by running its forwards again."""
-        seconds = self._settings.joint_seconds
-        if seconds <= 0:
+        if self._settings.joint_seconds <= 0:
             return Joint(text="it is switched off (joint_seconds=0)")
-        until = time.perf_counter() + seconds
+        until = time.perf_counter() + session.joint_seconds
         return mix_one_layer(session, until) or decide_jointly(session.runs, until, session.seconds)
 
     def _report(self, step: StepResult) -> None:

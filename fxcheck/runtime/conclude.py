@@ -78,7 +78,7 @@ def _look_again(step: StepResult, joint: Joint) -> None:
     if joint.certified:
         step.verdict, step.theorem, step.reason, step.text = CERTIFIED, joint.theorem, None, ""
         step.subdifferential = joint.subdifferential
-        step.up_to_rounding = True if joint.dropped or joint.subdifferential == "clarke" else step.up_to_rounding
+        step.up_to_rounding = True if joint.dropped or joint.is_mixture else step.up_to_rounding
         step.layers = tuple(replace(x, verdict=CERTIFIED, theorem=joint.theorem) for x in step.layers)
     else:
         both = [t for t in (step.text, joint.text) if t]

@@ -21,7 +21,9 @@ from fxcheck.records.system import Decision, LinearSystem, Outcome
 from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.decomposition import Mixture, decompose
 from fxcheck.runtime.derivatives import Coordinates, Vector
-from fxcheck.runtime.many_rows import ManyRows, Unclear
+from fxcheck.runtime.first_look import settled_by_first_looks
+from fxcheck.runtime.joint_rows import rows_of_sites
+from fxcheck.runtime.many_rows import ManyRows, Subspace, Unclear
 from fxcheck.runtime.replay import Forward, NotReproduced
 from fxcheck.runtime.scene import MANY, Budget, Scene, Spent
 from fxcheck.runtime.sites import NEITHER, RIGHT, Member, Point, Site
@@ -52,6 +54,8 @@ class Joint:
     theorem: str = "joint"
     """What certifies it; ``T8`` where the directions of the other layers stand, beside the blocks."""
     subdifferential: str | None = None
+    is_mixture: bool = False
+    """AD's gradient is a mixture of parts, one or several, up to the rounding of their differences."""
     reason: str = "undecided"
     text: str = ""
     rows: dict[str, int] = field(default_factory=dict)
@@ -80,6 +84,10 @@ def decide_jointly(
     joint = Joint()
     stage = "replay"
     try:
+        seen = settled_by_first_looks(forwards)
+        if seen is not None:
+            _take(seen, joint)
+            return joint
         for scene in scenes:
             scene.first_run(MOST_ROWS)
             joint.dropped += scene.dropped
@@ -154,7 +162,15 @@ def _by_subspace(scenes: Sequence[Scene], joint: Joint) -> bool:
         return False
     with ExitStack() as stack:
         sites = [site for scene in scenes for site in stack.enter_context(scene.watched())]
-        found = ManyRows(sites, scenes[0].parameters, scenes[0].budget).decide()
+        found = ManyRows(rows_of_sites(sites), scenes[0].parameters, scenes[0].budget).decide()
+    _take(found, joint)
+    if not joint.certified:
+        joint.text = f"no one direction was found that satisfies all {len(found.layers):,} rows of all layers together"
+    return joint.certified
+
+
+def _take(found: Subspace, joint: Joint) -> None:
+    """What a subspace shows of rows that are not written out."""
     for layer in found.layers:
         joint.rows[layer] = joint.rows.get(layer, 0) + 1
     joint.dropped += found.dropped
@@ -165,9 +181,6 @@ def _by_subspace(scenes: Sequence[Scene], joint: Joint) -> bool:
             joint.blocks.append(Block(
                 LAYER, 0, "direction", names, found.system.rows, found.system.row_error, found.decision.direction
             ))  # fmt: skip
-        return True
-    joint.text = f"no one direction was found that satisfies all {len(found.layers):,} rows of all layers together"
-    return False
 
 
 def _is_one_gradient(points: Sequence[Point], members: Mapping[Member, Vector]) -> bool:
@@ -253,6 +266,7 @@ def _by_mixture(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joint)
         joint.text = _more(joint, mixture.reason)
         return
     joint.certified, joint.reason, joint.text = True, "", ""
+    joint.is_mixture = True
     joint.subdifferential = "bouligand" if len(mixture.columns) == 1 else "clarke"
     joint.blocks = list(_mixture_blocks(mixture, coordinates))
 

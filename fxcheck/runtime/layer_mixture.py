@@ -68,7 +68,7 @@ def mix_one_layer(session: Session, until: float) -> Joint | None:
         return None
     finally:
         session.spend("decomposition", started)
-    return Joint(certified=True, theorem="T8", subdifferential="clarke", reason="", blocks=found)
+    return Joint(certified=True, theorem="T8", subdifferential="clarke", is_mixture=True, reason="", blocks=found)
 
 
 # Whether the rule applies ------------------------------------------------------------------------

@@ -1,14 +1,17 @@
-"""The joint condition for many rows: a subspace of directions that grows where the linear program asks for it (theory 5).
+"""The joint condition without writing rows out: a subspace of directions that grows where the linear program asks for it
+(theory 5.2).
 
-Rows are never written out. For weights y, A^T y is one backward pass from all touched and tied entries together; for a
-direction v, A v is two, since a gradient is linear in its seed. Directions are looked for in the span of a few vectors: the sum
-of all rows, then, as long as no direction in the span serves, the combination of rows that proves it.
+For weights y, A^T y is one backward pass from all touched and tied entries together; since a gradient is linear in its seed,
+A v is one more for every direction v. Directions are looked for in the span of a few vectors: a sum of all rows, then, as long
+as no direction in the span serves, the combination of rows that proves it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 from math import sqrt
 
 import numpy as np
@@ -18,16 +21,21 @@ from torch import Tensor
 from fxcheck.lp.feasibility import decide
 from fxcheck.records.system import Decision, LinearSystem, Outcome
 from fxcheck.runtime.derivatives import roundoff_of
-from fxcheck.runtime.operands import Entries, Operand, derivatives_along, pulled_back
-from fxcheck.runtime.rounding import moved_by_rounding
+from fxcheck.runtime.joint_rows import Rows
+from fxcheck.runtime.operands import Tangents, pulled_back
+from fxcheck.runtime.rounding import FACTORS, disagreement, random_factors
 from fxcheck.runtime.scene import Budget
-from fxcheck.runtime.sites import RIGHT, Point, Site
 from fxcheck.runtime.zeros import vanish
 
-_PROBES = 8
-_SAFETY = 3.0
-"""A length estimated by eight random directions is too short by this factor once in a thousand rows, hardly ever
-where the error that it scales is largest."""
+_SAFETY = {1: 800.0, 2: 32.0, 8: 3.0}
+"""A length estimated by so many random directions is too short by this factor once in a thousand rows (quantiles of the
+chi-squared distribution), hardly ever where the error that it scales is largest."""
+FEW_PROBES, MANY_PROBES = (1, 2), (8,)
+_SAFETY_OF_SUM = 1000.0
+"""A random sum of rows is shorter than one of them by this factor less often than once in a thousand rows: the row's own
+weight, which is spread over an interval of its size, would have to meet what the others leave along it."""
+_ALIKE = 64
+"""More rows than this may be those of dead units, of which none is left, and that takes fewer passes to find out."""
 _MOST_VECTORS = 24
 _MOST_NUMBERS = 1 << 28
 _SEED = 20241208
@@ -38,98 +46,83 @@ class Unclear(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """How rows read the entries of one operand."""
-
-    group: Entries
-    rows: np.ndarray
-    """(N,) for each reading the row that it belongs to."""
-    places: np.ndarray
-    """(N,) which of the entries it reads."""
-    signs: np.ndarray
-    """(N,)."""
-
-
-@dataclass(frozen=True, eq=False)
 class Subspace:
     """What was found."""
 
     decision: Decision
     system: LinearSystem | None
-    """Rows in an orthonormal basis of the subspace, each divided by its estimated length."""
+    """Rows in an orthonormal basis of the subspace, each divided by a number of about its length."""
     layers: tuple[str, ...]
     """Of the rows."""
     dropped: int
     """Rows that vanish exactly."""
 
 
+NO_ROWS = Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), 0)
+
+
 class ManyRows:
     """The joint condition's rows under AD's choices, as a linear operator.
 
     Args:
-        sites: all of them one-sided, with the operands that they read while the graphs of their forwards live.
-        parameters: directions are by these.
+        rows: what they read, while the graphs of their forwards live.
+        parameters: all that gradients are by.
         budget: what may be spent.
+        coordinates: those of the parameters that a direction may move; all by default.
+        probes: random directions by which lengths are estimated; more of them where fewer do not serve.
+        most: vectors of the subspace.
     """
 
     def __init__(
-        self, sites: Sequence[tuple[Site, Sequence[Operand]]], parameters: Sequence[Tensor], budget: Budget
-    ) -> None:
+        self, rows: Rows, parameters: Sequence[Tensor], budget: Budget, *, coordinates: Sequence[Tensor] | None = None,
+        probes: Sequence[int] = MANY_PROBES, most: int = _MOST_VECTORS,
+    ) -> None:  # fmt: skip
+        self.rows = rows
+        self.readings = rows.readings
+        self.groups = [r.group for r in rows.readings]
         self.parameters = list(parameters)
+        self.coordinates = list(parameters if coordinates is None else coordinates)
         self.budget = budget
-        self.layers: list[str] = []
-        self.readings = [r for site, operands in sites for r in self._readings(site, operands)]
-        self.kept = np.ones(len(self.layers), dtype=bool)
-
-    def _readings(self, site: Site, operands: Sequence[Operand]) -> list[Reading]:
-        triples = [t for p in site.points for t in self._terms(site, p)]
-        found = []
-        for k, operand in enumerate(operands):
-            mine = [(row, entry, sign) for row, (o, entry), sign in triples if o == k]
-            if operand.edge is None or not mine:
-                continue
-            rows, entries, signs = (np.array(column) for column in zip(*mine, strict=True))
-            distinct, places = np.unique(entries, return_inverse=True)
-            group = Entries(operand, torch.from_numpy(distinct.astype(np.int64)))
-            found.append(Reading(group, rows, places.reshape(-1), signs))
-        return found
-
-    def _terms(self, site: Site, point: Point) -> list[tuple[int, tuple[int, int], float]]:
-        """(row, member, sign) of the rows of a point, which are numbered on the way."""
-        if not site.is_max:
-            self.layers.append(site.check.layer)
-            return [(len(self.layers) - 1, point.members[0], 1.0 if point.ad == RIGHT else -1.0)]
-        found = []
-        for i, member in enumerate(point.members):
-            if i != point.ad:
-                self.layers.append(site.check.layer)
-                row = len(self.layers) - 1
-                found += [(row, point.members[point.ad], site.sign), (row, member, -site.sign)]
-        return found
+        self.probes = probes
+        self.most = min(most, max(2, _MOST_NUMBERS // max(1, sum(p.numel() for p in self.coordinates))))
+        self.kept = np.ones(len(rows), dtype=bool)
+        self.probed: list[list[np.ndarray]] = []
+        """Derivatives of entries along random directions."""
+        self.generator = torch.Generator().manual_seed(_SEED)
+        self.weights = np.random.default_rng(_SEED).integers(1 << 14, 3 << 14, len(rows)) / (1 << 14)
+        """(rows,), of the first vector: positive, so that it is likely to serve; random, so that rows do not cancel in it; 1
+        or more, so that it is as much off as any row is; of 16 bits, which in float32 ``FACTORS`` do not round."""
 
     # The operator ------------------------------------------------------------------------------
 
-    def combined(self, weights: np.ndarray) -> list[Tensor]:
-        """sum_k y_k a_k, as one tensor a parameter.
+    def combined(self, weights: np.ndarray, parameters: Sequence[Tensor] | None = None) -> list[Tensor | None]:
+        """sum_k y_k a_k, as one tensor a coordinate parameter.
 
         Args:
             weights: (rows,).
+            parameters: others than ``coordinates``.
         """
         self.budget.spend()
+        return list(pulled_back(self.groups, self._of_entries(weights), parameters or self.coordinates))
+
+    def _of_entries(self, weights: np.ndarray) -> list[Tensor]:
         sums = [np.bincount(r.places, r.signs * weights[r.rows], len(r.group.entries)) for r in self.readings]
-        found = pulled_back([r.group for r in self.readings], [torch.from_numpy(v) for v in sums], self.parameters)
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters, strict=True)]
+        return [torch.from_numpy(v) for v in sums]
+
+    @cached_property
+    def _tangents(self) -> Tangents:
+        """At the first vector, times the first of ``FACTORS``."""
+        self.budget.spend()
+        return Tangents(self.groups, self.coordinates, self._of_entries(FACTORS[0] * self.weights))
 
     def along(self, direction: Sequence[Tensor]) -> list[np.ndarray]:
         """The derivative of every entry along a direction: float64 (E,) for each reading."""
         self.budget.spend()
-        self.budget.spend()
-        found = derivatives_along([r.group for r in self.readings], self.parameters, direction)
-        return [t.numpy() for t in found]
+        return [t.numpy() for t in self._tangents.along(direction)]
 
     def read(self, entries: Sequence[np.ndarray], signed: bool = True) -> np.ndarray:
         """Rows from entries: (rows,), differences of entries where signed, else sums."""
-        values = np.zeros(len(self.layers))
+        values = np.zeros(len(self.rows))
         for reading, held in zip(self.readings, entries, strict=True):
             np.add.at(values, reading.rows, held[reading.places] * (reading.signs if signed else 1.0))
         return values
@@ -140,82 +133,151 @@ class ManyRows:
         """Look for a direction on which every row that does not vanish is positive.
 
         Raises:
-            Unclear: a row vanishes along random directions, and not exactly.
+            Unclear: a row vanishes along the first vector or a random direction, and not exactly, or AD takes neither side where
+                one does not vanish.
             Spent: no time is left.
         """
-        lengths, terms = self._lengths()
-        dropped = int((~self.kept).sum())
-        if not self.kept.any():
-            return Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), dropped)
-        scale = np.where(self.kept, 1.0 / np.where(self.kept, lengths, 1.0), 0.0)
-        roundoff = max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
-        self.budget.spend()
-        entries = [{(k, e): 1.0} for k, r in enumerate(self.readings) for e in r.group.entries.tolist()]
-        moved = 2 * moved_by_rounding(entries, [r.group.operand for r in self.readings], self.parameters)
-        decision, system = self._grow(scale, ((_SAFETY * roundoff * terms + moved) * scale)[self.kept])
-        layers = tuple(layer for layer, keep in zip(self.layers, self.kept, strict=True) if keep)
-        return Subspace(decision, system, layers, dropped)
+        if self._is_at_most_one():
+            return self._found(*_one_row(len(self.rows)))
+        everything = np.ones(len(self.rows), dtype=bool)
+        if len(self.rows) > _ALIKE and self._vanish(everything):
+            self.kept = ~everything
+            return self._found(*_one_row(0))
+        first = _orthonormal(self._tangents.pulled, self.coordinates, [])
+        slopes = np.zeros(len(self.rows)) if first is None else self.read(self.along(first))
+        zero = slopes == 0
+        if zero.any() and not self._vanish(zero):
+            raise Unclear(f"rows of {self._layer(zero)} vanish along a direction, and not exactly")
+        self.kept = ~zero
+        if self.rows.mixed[self.kept].any():
+            raise Unclear(f"AD takes neither side at {self._layer(self.kept & self.rows.mixed)}")
+        if first is None or self._is_at_most_one():
+            return self._found(*_one_row(int(self.kept.sum())))
+        moved, longest = self._moved()
+        kept = slopes[self.kept]
+        error = self._roundoff * _SAFETY_OF_SUM * longest + moved
+        if (kept > error).all():
+            system = LinearSystem(kept[:, None], error / kept)
+            return self._found(decide([system])[0], system)
+        return self._found(*self._grow(first, slopes, moved))
 
-    def _grow(self, scale: np.ndarray, error: np.ndarray) -> tuple[Decision, LinearSystem | None]:
+    def _is_at_most_one(self) -> bool:
+        """One row alone has itself for a direction, and if it vanishes it needs none."""
+        return int(self.kept.sum()) <= 1 and not self.rows.mixed[self.kept].any()
+
+    def _found(self, decision: Decision, system: LinearSystem | None) -> Subspace:
+        layers = tuple(compress(self.rows.layers, self.kept.tolist()))
+        return Subspace(decision, system, layers, int((~self.kept).sum()))
+
+    def _vanish(self, wanted: np.ndarray) -> bool:
+        """Whether rows do, by all parameters."""
+        def random_sum() -> list[Tensor | None]:
+            weights = (0.5 + torch.rand(len(wanted), generator=self.generator).numpy()) * wanted
+            return self.combined(weights, self.parameters)
+
+        return vanish(random_sum)
+
+    def _layer(self, wanted: np.ndarray) -> str:
+        return self.rows.layers[int(np.flatnonzero(wanted)[0])]
+
+    @property
+    def _roundoff(self) -> float:
+        return max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
+
+    def _moved(self) -> tuple[float, float]:
+        """How far rounding may have moved a row, and the length of a random sum of what rows are sums of."""
+        if self.rows.are_entries:
+            found = [self._tangents.pulled, *(self.combined(factor * self.weights) for factor in FACTORS[1:])]
+        else:  # what tied entries have in common cancels in a sum of rows, and not in differences of derivatives
+            factors = iter(random_factors(sum(len(g.entries) for g in self.groups)))
+            weights = [torch.tensor([next(factors) for _ in g.entries], dtype=torch.float64) for g in self.groups]
+            self.budget.spend(len(FACTORS))
+            found = [list(pulled_back(self.groups, [f * w for w in weights], self.coordinates)) for f in FACTORS]
+        return 2 * disagreement(found), _length(found[0]) / FACTORS[0]
+
+    def _grow(self, first: list[Tensor], slopes: np.ndarray, moved: float) -> tuple[Decision, LinearSystem | None]:
         """Add vectors to the subspace until it holds a direction, or nothing more is to be had.
 
         Args:
-            scale: (rows,), what rows are multiplied by; 0 for those that vanish.
-            error: (kept rows,), of the rows so scaled.
+            first: a vector of length 1.
+            slopes: (rows,), their products with it.
+            moved: how far rounding may have moved a row.
         """
-        basis: list[list[Tensor]] = []
-        columns: list[np.ndarray] = []
-        weights = scale
-        decision, system = Decision(Outcome.UNDECIDED, reason="no direction was tried"), None
-        most = min(_MOST_VECTORS, max(2, _MOST_NUMBERS // max(1, sum(p.numel() for p in self.parameters))))
-        while len(basis) < most:
-            vector = _orthonormal(self.combined(weights), basis)
+        probes = iter(self.probes)
+        lengths, error = self._lengths(next(probes), moved)
+        basis, columns = [first], [slopes[self.kept]]
+        while True:
+            system, decision, wanted = _decided(np.stack(columns, 1) / lengths[:, None], error / lengths)
+            if decision.outcome is Outcome.FEASIBLE:
+                return decision, system
+            if wanted is None or len(basis) >= self.most:
+                more = next(probes, None)
+                if more is None:
+                    return decision, system
+                _, error = self._lengths(more, moved)
+                continue
+            weights = np.zeros(len(self.rows))
+            weights[self.kept] = wanted / lengths
+            vector = _orthonormal(self.combined(weights), self.coordinates, basis)
             if vector is None:
-                break
+                return decision, system
             basis.append(vector)
-            columns.append((self.read(self.along(vector)) * scale)[self.kept])
-            rows = np.stack(columns, 1)
-            norms = np.linalg.norm(rows, axis=1)
-            seen = norms > error
-            if seen.all():
-                system = LinearSystem(rows, error / norms)
-                decision = decide([system])[0]
-                if decision.outcome is not Outcome.INFEASIBLE or decision.multipliers is None:
-                    break
-                wanted = np.array([float(m) for m in decision.multipliers])
-                wanted /= wanted.max()
-            else:  # some rows are as good as zero in this subspace: it has to grow towards them
-                wanted = ~seen
-            weights = np.zeros(len(scale))
-            weights[self.kept] = wanted * scale[self.kept]
-        return decision, system
+            columns.append(self.read(self.along(vector))[self.kept])
 
-    def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Estimated lengths of the rows, and of the gradients that they are sums of; rows that vanish are not kept."""
-        generator = torch.Generator().manual_seed(_SEED)
-        squares = np.zeros(len(self.layers))
-        of_entries = [np.zeros(len(r.group.entries)) for r in self.readings]
-        for _ in range(_PROBES):
-            probe = [torch.randn(p.shape, generator=generator).to(p.device, p.dtype) for p in self.parameters]
-            found = self.along(probe)
-            squares += self.read(found) ** 2
-            of_entries = [total + t**2 for total, t in zip(of_entries, found, strict=True)]
-        zero = squares == 0
+    def _lengths(self, probes: int, moved: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of the rows that are kept, their estimated lengths, and how far each may be off.
 
-        def random_sum() -> list[Tensor]:
-            return self.combined((0.5 + torch.rand(len(zero), generator=generator).numpy()) * zero)
-
-        if zero.any() and not vanish(random_sum):
-            layer = self.layers[int(np.flatnonzero(zero)[0])]
-            raise Unclear(f"rows of {layer} vanish along random directions, and not exactly")
-        self.kept = ~zero
-        terms = self.read([np.sqrt(total / _PROBES) for total in of_entries], signed=False)
-        return np.sqrt(squares / _PROBES), terms
+        Args:
+            probes: random directions; those of earlier calls count.
+            moved: how far rounding may have moved a row.
+        """
+        while len(self.probed) < probes:
+            direction = [torch.randn(p.shape, generator=self.generator).to(p.device, p.dtype) for p in self.coordinates]
+            self.probed.append(self.along(direction))
+        lengths = _root_mean_square([self.read(entries) for entries in self.probed])
+        of_entries = [_root_mean_square(found) for found in zip(*self.probed, strict=True)]
+        terms = self.read(of_entries, signed=False)
+        error = _SAFETY[probes] * self._roundoff * terms + moved
+        return np.where(lengths > 0, lengths, 1.0)[self.kept], error[self.kept]
 
 
-def _orthonormal(vector: list[Tensor], basis: Sequence[Sequence[Tensor]]) -> list[Tensor] | None:
+def _decided(rows: np.ndarray, error: np.ndarray) -> tuple[LinearSystem | None, Decision, np.ndarray | None]:
+    """The rows in a subspace as a system, its decision, and the weights of the rows that it has to grow towards, if any.
+
+    Args:
+        rows: (K, vectors).
+        error: (K,), how far each may be off.
+    """
+    norms = np.linalg.norm(rows, axis=1)
+    seen = norms > error
+    if not seen.all():
+        return None, Decision(Outcome.UNDECIDED, reason="rows are as good as zero in the subspace"), ~seen
+    system = LinearSystem(rows, error / norms)
+    decision = decide([system])[0]
+    if decision.outcome is not Outcome.INFEASIBLE or decision.multipliers is None:
+        return system, decision, None
+    multipliers = np.array([float(m) for m in decision.multipliers])
+    return system, decision, multipliers / multipliers.max()
+
+
+def _root_mean_square(found: Sequence[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.sqrt(np.mean(np.square(found), axis=0)))
+
+
+def _one_row(count: int) -> tuple[Decision, LinearSystem | None]:
+    """No row, or one in the basis of its own span."""
+    if not count:
+        return NO_ROWS.decision, None
+    system = LinearSystem(np.ones((1, 1)), np.zeros(1))
+    return decide([system])[0], system
+
+
+def _orthonormal(
+    gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], basis: Sequence[Sequence[Tensor]]
+) -> list[Tensor] | None:
     """The part of a vector that is orthogonal to a basis, of length 1; None when nothing but rounding is left."""
-    vector = [v.detach().float() if v.dtype in (torch.bfloat16, torch.float16) else v.detach() for v in vector]
+    vector = [torch.zeros_like(p) if g is None else g.detach() for g, p in zip(gradients, parameters, strict=True)]
+    vector = [v.float() if v.dtype in (torch.bfloat16, torch.float16) else v for v in vector]
     before = _length(vector)
     for _ in range(2):
         for other in basis:
@@ -225,5 +287,5 @@ def _orthonormal(vector: list[Tensor], basis: Sequence[Sequence[Tensor]]) -> lis
     return [v / after for v in vector] if after > 1e-4 * before else None
 
 
-def _length(vector: Sequence[Tensor]) -> float:
-    return sqrt(sum(float(v.double().square().sum()) for v in vector))
+def _length(vector: Sequence[Tensor | None]) -> float:
+    return sqrt(sum(float(v.double().square().sum()) for v in vector if v is not None))

@@ -98,32 +98,58 @@ def dense(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [g.to_dense() if g is not None and g.layout is not torch.strided else g for g in gradients]
 
 
-def derivatives_along(
-    groups: Sequence[Entries], parameters: Sequence[Tensor], direction: Sequence[Tensor]
-) -> list[Tensor]:
-    """<gradient of the entry, v> for every entry: two backward passes, since a gradient is linear in its seed.
+class Tangents:
+    """<gradient of the entry, v> for entries and any directions v: a gradient is linear in its seed, so that one backward pass
+    with a graph serves all directions, each of them one more pass.
 
     Args:
         groups: entries of one or several forwards whose graphs live.
         parameters: gradients are by these.
-        direction: v, one tensor a parameter.
-
-    Returns:
-        float64 (E,) for each group, on the CPU.
+        weights: (E,) for each group, at which ``pulled`` is taken; 1 by default.
 
     Raises:
-        RuntimeError: an operation cannot be differentiated twice.
+        RuntimeError: an operation cannot be differentiated twice; from ``along``, too.
     """
-    weights = [g.operand.like.new_ones(len(g.entries)).requires_grad_() for g in groups]
-    zeros = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
-    found = pulled_back(groups, weights, parameters, differentiably=True)
-    with torch.enable_grad():
-        parts = [(g * v.to(g.device, g.dtype)).sum(dtype=torch.float64) for g, v in zip(found, direction, strict=True)
-                 if g is not None and g.requires_grad]  # fmt: skip
-        if not parts:
-            return zeros
-        answers = torch.autograd.grad(sum(parts[1:], parts[0]), weights, retain_graph=True, allow_unused=True)
-    return [z if t is None else t.double().cpu() for t, z in zip(answers, zeros, strict=True)]
+
+    def __init__(
+        self, groups: Sequence[Entries], parameters: Sequence[Tensor], weights: Sequence[Tensor] | None = None
+    ) -> None:
+        values = weights or [torch.ones(len(g.entries)) for g in groups]
+        self._seeds = [
+            w.detach().to(g.operand.like.device, g.operand.like.dtype, copy=True).requires_grad_()
+            for g, w in zip(groups, values, strict=True)
+        ]  # fmt: skip
+        self._found = pulled_back(groups, self._seeds, parameters, differentiably=True)
+
+    @property
+    def pulled(self) -> list[Tensor | None]:
+        """The gradient of the weighted sum of the entries, one tensor a parameter."""
+        return [None if g is None else g.detach() for g in self._found]
+
+    def along(self, direction: Sequence[Tensor]) -> list[Tensor]:
+        """The derivative of every entry along v.
+
+        Args:
+            direction: v, one tensor a parameter.
+
+        Returns:
+            float64 (E,) for each group, on the CPU.
+        """
+        zeros = [torch.zeros(len(w), dtype=torch.float64) for w in self._seeds]
+        with torch.enable_grad():
+            parts = [(g * v.to(g.device, g.dtype)).sum(dtype=torch.float64)
+                     for g, v in zip(self._found, direction, strict=True) if g is not None and g.requires_grad]  # fmt: skip
+            if not parts:
+                return zeros
+            answers = torch.autograd.grad(sum(parts[1:], parts[0]), self._seeds, retain_graph=True, allow_unused=True)
+        return [z if t is None else t.double().cpu() for t, z in zip(answers, zeros, strict=True)]
+
+
+def derivatives_along(
+    groups: Sequence[Entries], parameters: Sequence[Tensor], direction: Sequence[Tensor]
+) -> list[Tensor]:
+    """As ``Tangents.along``, for a single direction."""
+    return Tangents(groups, parameters).along(direction)
 
 
 def operands_of(check: Check, values: Sequence[Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.program import Program
+
+if TYPE_CHECKING:
+    from fxcheck.runtime.many_rows import Subspace
 
 _DEVICES = ("cpu", "cuda")
 _READABLE = (torch.float32, torch.float64, torch.int64)
@@ -52,6 +55,8 @@ class Forward:
     arrivals: int = 0
     """The most gradients that arrived at one output."""
     is_differentiated_twice: bool = False
+    first_look: Subspace | None = None
+    """What the joint condition says of its rows, from the graph of the first run; None where that was not asked for."""
 
     @classmethod
     def about_to_run(cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Forward:
@@ -118,15 +123,7 @@ class Forward:
         Raises:
             NotReproduced: inputs or parameters were overwritten, or the outputs differ from those of the first run.
         """
-        carried = self.program.plan.carried
-        if carried:
-            raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
-        if self.inputs is None:
-            raise NotReproduced("it is the first step with several forwards, so the inputs of the first ones were not remembered")
-        if _writes(self.call) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
-            raise NotReproduced("an input of the forward was overwritten before the step ended")
-        if self.weights is not None and self.weights != self._weights():
-            raise NotReproduced("parameters were overwritten before the step ended")
+        self.refuse_changes()
         before = torch.get_rng_state()
         try:
             torch.set_rng_state(self.rng)
@@ -136,6 +133,22 @@ class Forward:
         if [checksum(v) for v in outputs] != self.outputs:
             raise NotReproduced("the forward does not give the same bits when it is run again")
         yield outputs
+
+    def refuse_changes(self) -> None:
+        """See to it that what it computed is what it would compute now.
+
+        Raises:
+            NotReproduced: inputs or parameters were overwritten, or it is not known.
+        """
+        carried = self.program.plan.carried
+        if carried:
+            raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
+        if self.inputs is None:
+            raise NotReproduced("it is the first step with several forwards, so the inputs of the first ones were not remembered")
+        if _writes(self.call) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
+            raise NotReproduced("an input of the forward was overwritten before the step ended")
+        if self.weights is not None and self.weights != self._weights():
+            raise NotReproduced("parameters were overwritten before the step ended")
 
     def _run(self, collector: Collector) -> list[Tensor]:
         module = self.program.replayed.module
@@ -172,5 +185,5 @@ def checksum(tensor: Tensor) -> int:
         return 0
     dense = tensor.detach().cpu().contiguous()
     readable = dense.dtype in _READABLE and dense.dim()
-    return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy())
+    return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy().data)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fxcheck.runtime.operands import Member, Operand, groups_of, pulled_back
 
-_FACTORS = (179 / 256, 167 / 128, 243 / 128)
-"""No powers of two, which would change no digit; each is a number of every floating dtype."""
+FACTORS = (179 / 256, 167 / 128, 243 / 128)
+"""Of the seeds: no powers of two, which would change no digit; each is a number of every floating dtype."""
 _SAFETY = 8.0
 KNOWN = 1e-3
 """A gradient or row whose relative error is larger shows nothing in a sum that has to vanish."""
@@ -36,19 +36,35 @@ def moved_by_rounding(
         parameters: gradients are by these; distances are in the Euclidean norm over all of them.
 
     Returns:
-        An estimate from above: of all sums together, with random signs.
+        An estimate from above: of all sums together, with random signs and, so that equal sums do not cancel and hide what each
+        of them loses, random factors of 1 or more.
     """
-    random = np.random.default_rng(_SEED)
     total: dict[Member, float] = {}
-    for weights in sums:
-        sign = 2.0 * random.integers(2) - 1
+    for weights, factor in zip(sums, random_factors(len(sums)), strict=True):
         for member, weight in weights.items():
-            total[member] = total.get(member, 0.0) + sign * weight
+            total[member] = total.get(member, 0.0) + factor * weight
     groups, held = groups_of(total, operands)
     if not groups:
         return 0.0
-    found = [pulled_back(groups, [factor * w for w in held], parameters) for factor in _FACTORS]
-    pairs = combinations(zip(_FACTORS, found, strict=True), 2)
+    return disagreement([pulled_back(groups, [factor * w for w in held], parameters) for factor in FACTORS])
+
+
+def random_factors(count: int) -> list[float]:
+    """Between 1 and 2, of 15 bits, with random signs; a single one is 1."""
+    if count == 1:
+        return [1.0]
+    random = np.random.default_rng(_SEED)
+    factors: list[float] = (random.integers(1 << 14, 2 << 14, count) / (1 << 14) * random.choice((-1.0, 1.0), count)).tolist()
+    return factors
+
+
+def disagreement(found: Sequence[Sequence[Tensor | None]]) -> float:
+    """How far apart, with a safety factor, multiples of one gradient are when what they were multiplied by is divided out.
+
+    Args:
+        found: for each of ``FACTORS`` the gradient from seeds multiplied by it, one tensor a parameter; None for zero.
+    """
+    pairs = combinations(zip(FACTORS, found, strict=True), 2)
     return _SAFETY * max(_distance(left, a, right, b) for (left, a), (right, b) in pairs)
 
 

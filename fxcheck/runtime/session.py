@@ -13,6 +13,7 @@ from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
+from fxcheck.runtime.first_look import look_at
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.observed import Count, Observed
 from fxcheck.runtime.origins import Origins
@@ -30,6 +31,8 @@ class Session:
 
     expects_several: bool = True
     """Forwards: another one may make a second look at this one necessary, when its inputs may be overwritten already."""
+    joint_seconds: float = 0.0
+    """What is left of the time that deciding the step as a whole may take."""
     program: Program | None = None
     parameters: tuple[nn.Parameter, ...] = ()
     """The model's."""
@@ -107,6 +110,7 @@ class Session:
                 self.counts.setdefault(check, Count()).add(count)
         if forward.program.plan.joint:
             self._add_to_joint(observed)
+            self._look(forward, observed)
         else:
             self._add_rows(forward, observed, collector, most_gradients)
         started = time.perf_counter()
@@ -154,6 +158,15 @@ class Session:
             count, outputs = self.counts[splits.check.index], len(splits.outputs.unique())
             count.nontrivial += len(splits.entries) - outputs
             count.nontrivial_outputs += outputs
+
+    def _look(self, forward: Forward, observed: Observed) -> None:
+        """The joint condition for this forward alone, while its graph lives; nothing where that leaves it open."""
+        started = time.perf_counter()
+        if self.joint_seconds > 0 and not self.problems and not forward.program.plan.uncovered:
+            parameters = list(forward.program.trainable.values())
+            forward.first_look = look_at(observed, parameters, started + self.joint_seconds)
+        self.spend("rows", started)
+        self.joint_seconds -= time.perf_counter() - started
 
     def _settle_zero_rows(self, rows: list[Row], gradients: Gradients) -> list[Row]:
         """Ties whose row vanishes: harmless when the entries have equal total gradients, fatal otherwise."""

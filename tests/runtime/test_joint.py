@@ -167,6 +167,19 @@ def test_a_kinked_loss_is_part_of_what_is_decided() -> None:
     assert step.up_to_rounding is True and sum(layer.touched for layer in step.layers) == 11
 
 
+def test_a_single_part_is_ad_s_gradient_up_to_rounding() -> None:
+    """relu(w) + h(w) - h(w), h of slope 1 at 0: no direction for AD's sides, and the gradient of w < 0 is AD's."""
+    def h(y: Tensor) -> Tensor:
+        return torch.where(y >= 0, y, 0 * y).sum()
+
+    def same(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * x
+        return torch.relu(y).sum() + h(y.reshape(1, 1)) - h(y.reshape(1, 1, 1))
+
+    step = step_of(fxcheck.instrument(Scalars(same, w=[0.0]), (ONE,)), ONE)
+    assert (step.verdict, step.subdifferential, step.up_to_rounding) == ("certified", "bouligand", True)
+
+
 def test_without_backward_inside_the_step_a_mixture_cannot_be_shown() -> None:
     checked = fxcheck.instrument(Scalars(lambda s, x: (s.w * x).abs(), w=0.0), (ONE,))
     with checked.step() as step:

@@ -58,6 +58,11 @@ def _many(s: Any, x: Tensor) -> Tensor:
     return (relu(s.w * x) - relu(-(s.w * x))).sum()
 
 
+def _joint(w: Tensor) -> Tensor:
+    """|w + 1|: T8 says nothing about a model with it."""
+    return (w + 1).abs().sum()
+
+
 def _masked(s: Any, x: Tensor) -> Tensor:
     y = F.dropout(s.w * x, 0.5)
     return relu(y[:, :1]) - relu(-y[:, 1:])
@@ -93,6 +98,14 @@ CASES = {
         {"w": [[[0.0]]]}, torch.tensor([[[1.0, -1.0]]]).double(),
     ),
     "many touches": Case(_many, {"w": 0.0}, torch.arange(1.0, 41.0).double()),
+    "rows that vanish on the bias": Case(
+        lambda s, x: straight(F.linear(x, s.w)).sum() + s.b.sum() + _joint(s.w), {"w": [[0.0]], "b": [0.0] * 4},
+        torch.ones(1, 1).double(),
+    ),
+    "both sides": Case(lambda s, x: relu(s.w) - h(s.w.reshape(1, 1)).reshape(1) + _joint(s.w)),
+    "|2w + |w|| - 2|w| of the operation": Case(
+        lambda s, x: (2 * s.w * x + (s.w * x).abs() * x).abs() - 2 * (s.w * x).abs()
+    ),
     "|2w + |w|| - 2|w|": Case(lambda s, x: absolute(2 * s.w + absolute(s.w)) - 2 * absolute(s.w)),
     "a pool that is tied at the flat value": Case(_flat),
     "an entry twice under amax": Case(_tied_twins, {"w": [[[0.0]]]}, torch.tensor([[[-1.0, 1.0, 1.0]]]).double()),

@@ -168,3 +168,28 @@ def test_a_row_is_no_better_known_than_the_sums_it_came_from() -> None:
         value(checked).backward()
     assert [layer.touched for layer in step.layers] == [2]
     assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
+
+
+class CentredTwice(nn.Module):
+    """relu(y) - relu(-y) + |w + 1|, y of the first sample, -y from the opposite samples in another order."""
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.centred, self.order = Centred(), order
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.order.index(0)
+        opposite = self.centred(-x[self.order])[first : first + 1]
+        return self.centred(x)[:1].sum() - opposite.sum() + (self.centred.w + 1).abs().sum()
+
+
+def test_rows_that_are_not_written_out_are_no_better_known_than_the_sums_they_came_from() -> None:
+    """As above, in one forward: two rows that are opposite but for rounding, looked at while its graph lives."""
+    x = torch.tensor([[3001.0, 3001], [3001, 3002], [3002, 3003], [3000, 3001], [3000, 2999]])
+    model = CentredTwice([2, 0, 4, 1, 3])
+    assert judge(list(model.parameters()), lambda: model(x)).verdict is Verdict.OUTSIDE, "the case must be a trap"
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        checked(x).backward()
+    assert sum(layer.touched for layer in step.layers) == 2
+    assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"

@@ -13,6 +13,7 @@ import torch
 from tests.soundness.faults.record import FAULTS, fault
 
 LABORATORY = "tests/soundness/test_faults_joint.py::test_a_case_of_the_laboratory_is_not_certified_wrongly"
+ONCE_WRONG = "tests/soundness/test_joint_once_wrong.py::"
 BY_HAND = "tests/soundness/test_faults_joint.py::test_a_wrong_gradient_is_not_certified"
 
 
@@ -80,10 +81,51 @@ def equal_values_are_one_share(right: Any) -> Any:
     return lambda found, labels: right(found, torch.zeros_like(labels))
 
 
-@fault("5, Joint condition", "runtime.many_rows:ManyRows._terms", f"{BY_HAND}[many touches]")
+@fault("5, Joint condition", "runtime.joint_rows:_terms", f"{BY_HAND}[many touches]")
 def many_rows_have_no_sides(right: Any) -> Any:
     """Among many rows those of touches ask for the left side."""
-    return lambda self, site, point: [(row, m, -abs(s) if not site.is_max else s) for row, m, s in right(self, site, point)]
+    return lambda site, *rest: [(row, m, -abs(s) if not site.is_max else s) for row, m, s in right(site, *rest)]
+
+
+@fault("5, Joint condition", "runtime.joint_rows:_of_touches", f"{BY_HAND}[both sides]")
+def a_first_look_has_no_sides(right: Any) -> Any:
+    """While the forward's graph lives, rows of touches ask for the left side."""
+
+    def wrong(touches: Any, first: int) -> Any:
+        reading, sides = right(touches, first)
+        return replace(reading, signs=-np.abs(reading.signs)), sides
+
+    return wrong
+
+
+@fault("5, Joint condition", "runtime.joint_rows:rows_of_forward", f"{BY_HAND}[|2w + |w|| - 2|w| of the operation]")
+def a_first_look_takes_neither_side_for_one(right: Any) -> Any:
+    """While the forward's graph lives, a slope of AD's that is neither side's has the row of the right side."""
+
+    def wrong(observed: Any) -> Any:
+        rows = right(observed)
+        return rows and replace(rows, mixed=np.zeros(len(rows), dtype=bool))
+
+    return wrong
+
+
+@fault("5, Zero rows", "runtime.many_rows:ManyRows._vanish", f"{BY_HAND}[rows that vanish on the bias]")
+def zero_on_some_coordinates(right: Any) -> Any:
+    """A row that vanishes along the first vector vanishes."""
+    return lambda self, wanted: True
+
+
+@fault("4.13", "runtime.rounding:disagreement", f"{ONCE_WRONG}test_rows_that_are_not_written_out_are_no_better_known_"
+       "than_the_sums_they_came_from")  # fmt: skip
+def sums_round_once(right: Any) -> Any:
+    """A gradient is off by units of roundoff of its length, whatever its sums lost."""
+    return lambda found: 0.0
+
+
+@fault("4.12", "runtime.first_look:settled_by_first_looks", f"{LABORATORY}[replay:micro-batches 8 28]")
+def the_first_forward_is_the_step(right: Any) -> Any:
+    """What the first look at one forward shows holds for the step."""
+    return lambda forwards: right(forwards[:1])
 
 
 @fault("4.12", "runtime.joint:decide_jointly", f"{LABORATORY}[replay:micro-batches 6 18]")

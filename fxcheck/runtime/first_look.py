@@ -1,0 +1,81 @@
+"""The joint condition for one forward, right after it has run, while its graph lives (theory 5.2).
+
+It does not have to be run again then. One row asks for no gradient at all; several are looked at along a few vectors of the
+coordinates that are cheapest to differentiate by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from fxcheck.errors import FxcheckError
+from fxcheck.records.system import Outcome
+from fxcheck.runtime.joint_rows import Rows, rows_of_forward
+from fxcheck.runtime.many_rows import FEW_PROBES, NO_ROWS, ManyRows, Subspace, Unclear
+from fxcheck.runtime.observed import Observed
+from fxcheck.runtime.replay import Forward
+from fxcheck.runtime.scene import Budget, Spent
+
+_ROWS_A_VECTOR = 8
+"""More vectors than one for so many rows are not tried."""
+
+
+def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> Subspace | None:
+    """Look for a direction on which all rows of a forward are positive.
+
+    Args:
+        observed: what its checks saw.
+        parameters: gradients are by these.
+        until: of ``time.perf_counter``: no more time may be taken.
+
+    Returns:
+        A feasible subspace; None where none was found, which shows nothing.
+    """
+    if observed.is_idle:
+        return NO_ROWS
+    rows = rows_of_forward(observed)
+    if rows is None:
+        return None
+    most = 2 + len(rows) // _ROWS_A_VECTOR
+    for coordinates in _coordinates(rows, parameters):
+        try:
+            found = ManyRows(
+                rows, parameters, Budget(until), coordinates=coordinates, probes=FEW_PROBES, most=most
+            ).decide()  # fmt: skip
+        except Spent:
+            return None
+        except (Unclear, FxcheckError, RuntimeError):  # an operation without a second derivative, or no memory left
+            continue
+        if found.decision.outcome is Outcome.FEASIBLE:
+            return found
+    return None
+
+
+def _coordinates(rows: Rows, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Biases and other vectors alone, whose gradients are sums that a backward pass has at hand; then all parameters."""
+    thin = [p for p in parameters if p.dim() <= 1]
+    if len(rows) <= sum(p.numel() for p in thin) and len(thin) < len(parameters):
+        yield thin
+    yield list(parameters)
+
+
+def settled_by_first_looks(forwards: Sequence[Forward]) -> Subspace | None:
+    """What the first looks at the forwards of a step show together.
+
+    Returns:
+        The rows of the only forward that has any; None where one was left open, or where several have rows, which one direction
+        has to serve.
+
+    Raises:
+        NotReproduced: inputs or parameters were overwritten since.
+    """
+    looks = [f.first_look for f in forwards]
+    found = [x for x in looks if x is not None]
+    if len(found) < len(looks) or sum(bool(x.layers) for x in found) > 1:
+        return None
+    for forward in forwards:
+        forward.refuse_changes()
+    with_rows = next((x for x in found if x.layers), found[0])
+    return Subspace(with_rows.decision, with_rows.system, with_rows.layers, sum(x.dropped for x in found))
