@@ -27,13 +27,14 @@ class History:
     steps: int = 0
     uncertified: list[int] = field(default_factory=list)
     layers: dict[str, Series] = field(default_factory=dict)
+    """Those that ever counted something; bins after a list's last one hold none."""
 
     def add(self, certified: bool, layers: Iterable[tuple[str, int, int]]) -> None:
         """Count one step.
 
         Args:
             certified: the step's verdict.
-            layers: name, touches and non-trivial tied entries.
+            layers: name, touches and non-trivial tied entries; those with none may be left out.
         """
         if self.steps == self.width * BINS:
             self._halve()

@@ -110,13 +110,15 @@ class LayerTotals:
     def add(self, layer: LayerStep) -> None:
         self.steps += 1
         self.max_outputs += layer.max_outputs
+        self.uncertified_steps += layer.verdict != CERTIFIED
+        if not (layer.ties or layer.touched or layer.nontrivial or layer.constraints):
+            return
         self.ties += layer.ties
         self.touched += layer.touched
         self.touched_steps += layer.touched > 0
         self.nontrivial_steps += layer.nontrivial > 0
         self.nontrivial_outputs += layer.nontrivial_outputs
         self.nontrivial += layer.nontrivial
-        self.uncertified_steps += layer.verdict != CERTIFIED
         self.constraints += layer.constraints
 
     @property
@@ -151,7 +153,7 @@ class Summary:
 
     def add(self, step: StepResult) -> None:
         """Count one step."""
-        self.history.add(step.verdict == CERTIFIED, ((x.name, x.touched, x.nontrivial) for x in step.layers))
+        self.history.add(step.verdict == CERTIFIED, [(x.name, x.touched, x.nontrivial) for x in step.layers if x.is_touched])
         self.steps += 1
         self.certified += step.verdict == CERTIFIED
         if step.verdict == CERTIFIED:
@@ -160,7 +162,10 @@ class Summary:
         else:
             self.reasons[step.reason or ""] = self.reasons.get(step.reason or "", 0) + 1
         for layer in step.layers:
-            self.layers.setdefault(layer.name, LayerTotals(layer.name)).add(layer)
+            totals = self.layers.get(layer.name)
+            if totals is None:
+                totals = self.layers[layer.name] = LayerTotals(layer.name)
+            totals.add(layer)
         for stage, spent in step.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
 import time
 import warnings
@@ -28,7 +29,7 @@ from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
-from fxcheck.runtime.signature import Inputs, State
+from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
 
 OnUncertified = str | Callable[[StepResult], Any]
@@ -187,12 +188,14 @@ class CheckedModule(nn.Module):
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         started = time.perf_counter()
         self._enter_thread()
-        state = State.of(self._roots())
+        roots = self._roots()
+        state = State.of(roots) if self._state is None else self._state.now(roots)
         program, call, leaves = self._program_for(state, args, kwargs, target, with_loss)
         if self._session is None and self._opener is not None:
             self._opener(self)
         session = self._session or Session(expects_several=False)
-        session.parameters = session.parameters or state.written
+        if not session.parameters:
+            session.parameters, session.written = state.held, versions(state.held)
         session.joins(program, _samples(leaves))
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
@@ -212,9 +215,9 @@ class CheckedModule(nn.Module):
         else:
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call)
-            session.spend("other", started)
             classes = PositionClasses(program.study.facts, program.named_inputs(leaves))
             collector = Collector(program.plan, classes, program.history, session.seconds)
+            session.spend("other", started)
             with collecting(collector):
                 output = program.module(*call[0], **call[1])
             session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
@@ -263,6 +266,7 @@ class CheckedModule(nn.Module):
                 continue
             same_kind = program
             if program.modules == state.modules and program.inputs.fits(inputs, program.dynamic):
+                self.__dict__.update(_state=state)
                 return program, call, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
@@ -333,11 +337,13 @@ class CheckedModule(nn.Module):
         self.__dict__.update(_session=session, _owner=threading.get_ident())
         try:
             yield step
-            if any(p._version != version for p, version in session.parameters):
+            started = time.perf_counter()
+            if versions(session.parameters) != session.written:
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
+            session.spend("other", started)
         finally:
             self.__dict__.update(_session=None, _owner=None)
         self.__dict__.update(_several=session.forwards > 1)
@@ -415,8 +421,7 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
     if any(isinstance(v, Tensor) and v.grad_fn is not None for v in leaves):
         found.append("an input was computed with gradients outside the checked forward, where nothing is observed; "
                      "detach it, or make that computation part of the model")  # fmt: skip
-    own = {id(p) for p in program.trainable.values()}
-    if any(id(v) in own for v in leaves):
+    if any(id(v) in program.coordinates for v in leaves):
         found.append("an input is one of the checked parameters, which the program takes for data")
     for device in ("cpu", "cuda"):
         if torch.is_autocast_enabled(device):
@@ -426,11 +431,16 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
 
 def _refuse_non_finite(output: Any) -> None:
     for value in tree_leaves(output):
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.detach().isfinite().all()):
+        if isinstance(value, Tensor) and value.is_floating_point() and not _is_finite(value.detach()):
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
             )
+
+
+def _is_finite(x: Tensor) -> bool:
+    """One sum tells; only where it is not finite it may have been too large."""
+    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
 def check_policy(policy: OnUncertified) -> None:

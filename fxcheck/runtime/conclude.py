@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from fxcheck.records.certificate import Block as CertificateBlock
 from fxcheck.records.certificate import Certificate
-from fxcheck.records.checks import CheckKind
+from fxcheck.records.checks import Check, CheckKind
 from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
 from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block
@@ -22,6 +25,7 @@ from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns
 from fxcheck.runtime.session import Session
 
+_NOTHING = Count()
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
 
 
@@ -157,34 +161,51 @@ def _is_one_sided(program: Program) -> bool:
 
 def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
     decided = session.decided or Decided()
+    rows = Counter((r.group, r.layer) for r in session.rows)
+    by_t5 = {i.columns.group for i in decided.independent}
+    unsettled = bool(session.problems or session.open_questions)
     found = []
     for (group, name), checks in program.checks_by_layer.items():
-        total, maxima = Count(), 0
-        for check in checks:
-            count = session.counts.get(check.index, Count())
-            total.add(count)
-            maxima += count.entries if check.kind in _MAXIMA else 0
-        rows = [r for r in session.rows if r.group == group and r.layer == name]
+        total, maxima = _total(session, checks)
+        if not (total.touched or total.tied or total.nontrivial or rows[group, name] or group in by_t5):
+            found.append(_untouched(name, group, total.entries, maxima))
+            continue
         blocks = [(b, d) for b, d in decided.of_group(group) if any(r.layer == name for r in b.rows)]
-        unsettled = bool(session.problems or session.open_questions)
-        verdict, theorem = _verdict(blocks, decided, group, unsettled and total.touched > 0 and group < 0)
+        verdict, theorem = _verdict(blocks, group in by_t5, unsettled and total.touched > 0 and group < 0)
         found.append(LayerStep(
             name, group, total.entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
-            len(rows), verdict, theorem,
+            rows[group, name], verdict, theorem,
         ))  # fmt: skip
     return tuple(found)
 
 
+def _total(session: Session, checks: Sequence[Check]) -> tuple[Count, int]:
+    """(counts of a layer, its max outputs)."""
+    counts = [session.counts.get(c.index, _NOTHING) for c in checks]
+    maxima = sum(n.entries for c, n in zip(checks, counts, strict=True) if c.kind in _MAXIMA)
+    if len(counts) == 1:
+        return counts[0], maxima
+    total = Count()
+    for count in counts:
+        total.add(count)
+    return total, maxima
+
+
+@lru_cache(maxsize=1024)
+def _untouched(name: str, group: int, entries: int, maxima: int) -> LayerStep:
+    """Of most layers at most steps."""
+    return LayerStep(name, group, entries, maxima, 0, 0, 0, 0, 0, CERTIFIED, "T8")
+
+
 def _verdict(
-    blocks: list[tuple[Block, Decision]], decided: Decided, group: int, at_singular_point: bool
+    blocks: list[tuple[Block, Decision]], is_independent: bool, at_singular_point: bool
 ) -> tuple[str, str | None]:
     outcomes = {d.outcome for _, d in blocks}
     if Outcome.INFEASIBLE in outcomes:
         return "infeasible", None
     if Outcome.UNDECIDED in outcomes or at_singular_point:
         return "undecided", None
-    independent = any(i.columns.group == group for i in decided.independent)
-    return CERTIFIED, "T5" if independent and not blocks else "T8"
+    return CERTIFIED, "T5" if is_independent and not blocks else "T8"
 
 
 # The certificate -------------------------------------------------------------------------------
@@ -192,7 +213,7 @@ def _verdict(
 
 def _certificate_maker(session: Session, program: Program, step: StepResult) -> Callable[[], Certificate]:
     decided = session.decided or Decided()
-    digest = session.digest()
+    checksums = tuple(session.checksums)
 
     def make() -> Certificate:
         blocks = [_feasibility_block(b, d) for b, d in decided.blocks if d.outcome is not Outcome.UNDECIDED]
@@ -201,9 +222,15 @@ def _certificate_maker(session: Session, program: Program, step: StepResult) -> 
         by_2 = [g.layer for g in program.plan.groups if g.algorithm == 2]
         if by_2:
             notes = (*notes, f"Algorithm 2 (touched ReLUs need no rows): {', '.join(by_2)}")
-        return Certificate(step.verdict or UNCERTIFIED, torch.__version__, digest, tuple(blocks), tuple(notes))
+        return Certificate(step.verdict or UNCERTIFIED, torch.__version__, _digest(checksums), tuple(blocks), tuple(notes))
 
     return make
+
+
+def _digest(checksums: Iterable[int]) -> str:
+    """Tells steps of one run apart; it is no protection against an adversary."""
+    numbers = b"".join(n.to_bytes(8, "little", signed=True) for n in checksums)
+    return hashlib.blake2b(numbers, digest_size=16).hexdigest()
 
 
 def _feasibility_block(block: Block, decision: Decision) -> CertificateBlock:

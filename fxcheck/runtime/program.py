@@ -69,6 +69,11 @@ class Program:
         return certified_coins(self.study.structured)
 
     @cached_property
+    def coordinates(self) -> frozenset[int]:
+        """Identities of the trainable parameters."""
+        return frozenset(map(id, self.trainable.values()))
+
+    @cached_property
     def checks_by_layer(self) -> Mapping[tuple[int, str], Sequence[Check]]:
         """(group, layer) with the checks that its counts come from."""
         found: dict[tuple[int, str], list[Check]] = {}

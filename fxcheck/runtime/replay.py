@@ -22,6 +22,8 @@ from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.program import Program
 
 _DEVICES = ("cpu", "cuda")
+_READABLE = (torch.float32, torch.float64, torch.int64)
+"""Dtypes that numpy has too; others are read as bytes."""
 
 
 class NotReproduced(Exception):
@@ -168,6 +170,7 @@ def checksum(tensor: Tensor) -> int:
     """Tells tensors of one shape and dtype apart by their bits in order; no protection against an adversary."""
     if not tensor.numel() or tensor.layout is not torch.strided:
         return 0
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy().data)
+    dense = tensor.detach().cpu().contiguous()
+    readable = dense.dtype in _READABLE and dense.dim()
+    return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy().data)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
@@ -30,8 +31,10 @@ class Session:
     expects_several: bool = True
     """Forwards: another one may make a second look at this one necessary, when its inputs may be overwritten already."""
     program: Program | None = None
-    parameters: tuple[tuple[Any, int], ...] = ()
-    """The model's parameters, each with how often it had been written in place at the first forward."""
+    parameters: tuple[nn.Parameter, ...] = ()
+    """The model's."""
+    written: list[int] = field(default_factory=list)
+    """How often each had been written in place at the first forward."""
     rows: list[Row] = field(default_factory=list)
     columns: list[Columns] = field(default_factory=list)
     counts: dict[int, Count] = field(default_factory=dict)
@@ -86,11 +89,6 @@ class Session:
     def spend(self, stage: str, since: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since
 
-    def digest(self) -> str:
-        """Tells steps of one run apart; it is no protection against an adversary."""
-        numbers = b"".join(n.to_bytes(8, "little", signed=True) for n in self.checksums)
-        return hashlib.blake2b(numbers, digest_size=16).hexdigest()
-
     def add_forward(self, forward: Forward, collector: Collector, most_gradients: int) -> None:
         """Take in what a forward showed, while its graph lives.
 
@@ -102,8 +100,11 @@ class Session:
         observed = collector.finish()
         self.runs.append(forward)
         self.is_idle &= observed.is_idle
-        for check, count in observed.counts.items():
-            self.counts.setdefault(check, Count()).add(count)
+        if not self.counts:
+            self.counts = observed.counts
+        else:
+            for check, count in observed.counts.items():
+                self.counts.setdefault(check, Count()).add(count)
         if forward.program.plan.joint:
             self._add_to_joint(observed)
         else:
@@ -164,6 +165,9 @@ class Session:
 
     def _settle(self, program: Program, rows: list[Row], columns: Sequence[Columns], gradients: Gradients) -> None:
         """Decide all rows so far, looking again at this forward's rows where they prove emptiness."""
+        if not (rows or columns or self.rows or self.columns):
+            self.decided = Decided()
+            return
         fresh = {g.index: g.fresh for g in program.plan.groups}
         for _ in range(_ROUNDS):
             self.decided = decide_rows([*self.rows, *rows], [*self.columns, *columns], program.slot_size, self.seconds)

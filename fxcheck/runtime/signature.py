@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,32 +13,41 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.errors import InputError, StepError
+from fxcheck.runtime.glance import Glance
+
+_VERSION = attrgetter("_version")
 
 
 @dataclass(frozen=True)
 class State:
-    """The modules and parameters of a model at one moment; cheap to take, since every forward takes it."""
+    """The modules and parameters of a model at one moment."""
 
     modules: tuple[Any, ...]
     """Training flags, numbers of hooks, and buffers: a capture holds for one value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
-    written: tuple[tuple[nn.Parameter, int], ...] = field(compare=False)
-    """The parameters, each with how often it was written in place."""
+    held: tuple[nn.Parameter, ...] = field(compare=False)
+    """The parameters themselves."""
+    glance: Glance = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, roots: Iterable[nn.Module]) -> State:
         modules: list[Any] = []
         parameters: list[Any] = []
-        written: list[tuple[nn.Parameter, int]] = []
-        for m in _modules(roots):
+        held: list[nn.Parameter] = []
+        found = _modules(roots)
+        for m in found:
             modules.append((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)))
             modules.extend([id(b) for b in m._buffers.values()])
             for p in m._parameters.values():
                 if p is not None:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
-                    written.append((p, p._version))
-        return cls(tuple(modules), tuple(parameters), tuple(written))
+                    held.append(p)
+        return cls(tuple(modules), tuple(parameters), tuple(held), Glance(found, held))
+
+    def now(self, roots: Iterable[nn.Module]) -> State:
+        """The state of the same roots at present: this one while nothing has changed, which every forward asks."""
+        return self if self.glance.shows_no_change() else State.of(roots)
 
     def refuse_other_parameters(self, now: State, roots: Iterable[nn.Module]) -> None:
         """Say what changed, if anything did.
@@ -61,6 +71,11 @@ class State:
             f"{what} after the model was instrumented, so its checks no longer describe it",
             hint="instrument the model again (checked.to(...) moves it together with its checks)",
         )
+
+
+def versions(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """How often each was written in place."""
+    return [*map(_VERSION, parameters)]
 
 
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
