@@ -25,6 +25,7 @@ from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns
 from fxcheck.runtime.session import Session
 
+_NOTHING = Count()
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
 
 
@@ -180,12 +181,13 @@ def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
 
 def _total(session: Session, checks: Sequence[Check]) -> tuple[Count, int]:
     """(counts of a layer, its max outputs)."""
-    total, maxima = Count(), 0
-    for check in checks:
-        count = session.counts.get(check.index)
-        if count is not None:
-            total.add(count)
-            maxima += count.entries if check.kind in _MAXIMA else 0
+    counts = [session.counts.get(c.index, _NOTHING) for c in checks]
+    maxima = sum(n.entries for c, n in zip(checks, counts, strict=True) if c.kind in _MAXIMA)
+    if len(counts) == 1:
+        return counts[0], maxima
+    total = Count()
+    for count in counts:
+        total.add(count)
     return total, maxima
 
 

@@ -50,7 +50,7 @@ class Glance:
         """
         if not self.spaces:
             return False
-        list(self.objects)  # touches each of them once: in so short a loop the processor waits for many at a time
+        tuple(self.objects)  # touches each of them once: in so short a loop the processor waits for many at a time
         try:
             parts = self._parts()
             return (

@@ -1,0 +1,64 @@
+"""A second look at a model sees every change that a record of it would show."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fxcheck.runtime.signature import State
+
+
+def _replaced_dict(model: nn.Module) -> None:
+    model._parameters = dict(model._parameters)  # type: ignore[assignment]
+    model._parameters["bias"] = nn.Parameter(torch.zeros(2))
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "flag": lambda m: m.eval(),
+    "forward hook": lambda m: m.register_forward_hook(lambda *_: None),
+    "forward pre-hook": lambda m: m.register_forward_pre_hook(lambda *_: None),
+    "backward hook": lambda m: m.register_full_backward_hook(lambda *_: None),
+    "buffer": lambda m: setattr(m, "held", torch.zeros(2)),
+    "buffer of another name": lambda m: m.register_buffer("other", torch.zeros(2)),
+    "parameter": lambda m: setattr(m, "bias", nn.Parameter(torch.zeros(2))),
+    "removed parameter": lambda m: setattr(m, "bias", None),
+    "frozen parameter": lambda m: m.weight.requires_grad_(False),
+    "dtype": lambda m: m.double(),
+    "submodule": lambda m: setattr(m, "inner", nn.ReLU()),
+    "added submodule": lambda m: m.add_module("late", nn.ReLU()),
+    "dictionary of parameters": _replaced_dict,
+    "all that it holds": lambda m: setattr(m, "__dict__", {**copy.deepcopy(m).__dict__}),
+}
+
+
+@pytest.mark.parametrize("where", ["root", "leaf"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_glance_sees_each_change(change: str, where: str) -> None:
+    def build() -> nn.Linear:
+        made = nn.Linear(2, 2)
+        made.register_buffer("held", torch.zeros(2))
+        made.inner = nn.ReLU()
+        return made
+
+    leaf, root = build(), build()
+    root.leaf = leaf
+    state = State.of([root])
+    assert state.now([root]) is state
+    CHANGES[change](root if where == "root" else leaf)
+    assert not state.glance.shows_no_change()
+    now = state.now([root])
+    assert (now.modules, now.parameters) != (state.modules, state.parameters) or "submodule" in change
+    assert now.now([root]) is now
+
+
+def test_a_glance_at_a_flag_that_is_computed_claims_nothing() -> None:
+    class Computed(nn.Linear):
+        training = property(lambda self: True, lambda self, value: None)  # type: ignore[assignment]
+
+    state = State.of([Computed(2, 2)])
+    assert not state.glance.shows_no_change()
