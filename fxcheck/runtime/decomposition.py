@@ -107,13 +107,14 @@ class _Search:
     def _terms(self) -> LinearSystem:
         rows = np.stack([v.values for v in self.vectors]) if self.vectors else np.zeros((0, self.coordinates.size))
         lengths = np.linalg.norm(rows, axis=1)
-        errors = np.array([v.error for v in self.vectors])
+        errors = np.array([v.slack for v in self.vectors])
         return LinearSystem(rows, np.divide(errors, lengths, out=np.zeros_like(errors), where=lengths > 0))
 
     def _cancel_one_by_one(self, terms: LinearSystem) -> bool:
         """Whether weights must cancel each gradient by itself: in a sketch chosen weights may cancel images alone, and what
         rounding leaves open of a gradient shows nothing in a sum."""
-        return self.coordinates.is_sketch or bool((terms.row_error > KNOWN).any())
+        lengths = np.linalg.norm(terms.rows, axis=1)
+        return self.coordinates.is_sketch or any(v.error > KNOWN * n for v, n in zip(self.vectors, lengths, strict=True))
 
     def _coefficients(self) -> np.ndarray:
         found = np.zeros((len(self.columns), len(self.vectors)))

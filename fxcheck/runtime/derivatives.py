@@ -22,6 +22,8 @@ SKETCH = 8192
 """d: models with at most as many parameters are not sketched."""
 _SEED = 20241204
 _SHIFT = 1021
+_LEAST = 1 / 16
+"""Of the assumed roundoff, what is granted to sums that have to vanish: four units in float32."""
 _STRETCH = 3.0
 """No error that does not know the weights of the sketch is stretched by more than this."""
 
@@ -33,7 +35,9 @@ class Vector:
     values: np.ndarray
     """(d,) float64."""
     error: float
-    """The true gradient's image lies within this distance."""
+    """The true gradient's image lies within this distance; from above, so that a direction is none by accident."""
+    slack: float
+    """By how much a sum that has to vanish may miss it; from below, so that a small term is not taken for rounding."""
     is_zero: bool
     """Exactly zero on all parameters, not only in the sketch."""
 
@@ -70,8 +74,9 @@ class Coordinates:
         found = {n: g for n, g in zip(self.trainable, gradients, strict=True) if g is not None and bool(g.any())}
         length = sqrt(sum(float(g.double().square().sum()) for g in found.values()))
         values = self._sketched(found) if self.is_sketch else self._listed(found)
-        error = roundoff * length + (moved if found else 0.0)
-        return Vector(values, error * (_STRETCH if self.is_sketch else 1.0), not found)
+        stretch = _STRETCH if self.is_sketch else 1.0
+        error, slack = (stretch * (units * length + (moved if found else 0.0)) for units in (roundoff, _LEAST * roundoff))
+        return Vector(values, error, slack, not found)
 
     def _listed(self, found: Mapping[str, Tensor]) -> np.ndarray:
         parts = [

@@ -209,7 +209,7 @@ class Scene:
         roundoff = max(roundoff_of(o.like.dtype) for o in operands)
         for i, (member, weights) in enumerate(zip(missing, sums, strict=True)):
             groups, held = groups_of(weights, operands)
-            vector = Vector(np.zeros(self.coordinates.size), 0.0, True)
+            vector = Vector(np.zeros(self.coordinates.size), 0.0, 0.0, True)
             if groups:
                 self.budget.spend(len(missing) - i)
                 vector = self.coordinates.write(pulled_back(groups, held, self.parameters), roundoff, moved)

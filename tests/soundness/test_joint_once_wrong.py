@@ -14,6 +14,8 @@ import fxcheck
 from fxcheck.records.step import StepResult
 from fxcheck.runtime.derivatives import SKETCH
 from tests.runtime.models import Scalars
+from tests.soundness.families import Plan, Point, Step
+from tests.soundness.laboratory import outcome
 from tests.soundness.oracle import Verdict, judge
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -193,3 +195,39 @@ def test_rows_that_are_not_written_out_are_no_better_known_than_the_sums_they_ca
         checked(x).backward()
     assert sum(layer.touched for layer in step.layers) == 2
     assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
+
+
+HARDLY_HELD = Plan(shapes=((1, 2),),
+     steps=(Step(name='v0', op='linear', on=('x0',), args=(2, True), of=''),
+            Step(name='v1', op='scale', on=('v0',), args=(-1,), of=''),
+            Step(name='v2', op='relu', on=('v1',), args=(), of=''),
+            Step(name='v4', op='scale', on=('v0',), args=(-1000000.0,), of=''),
+            Step(name='v5', op='flip', on=('v4',), args=(1,), of=''),
+            Step(name='v6', op='abs', on=('v5',), args=(), of=''),
+            Step(name='v7', op='scale', on=('v6',), args=(-1e-06,), of=''),
+            Step(name='v9', op='abs', on=('v0',), args=(), of=''),
+            Step(name='v10', op='scale', on=('v9',), args=(1e-06,), of=''),
+            Step(name='v11', op='add', on=('v2', 'v7'), args=(-1,), of=''),
+            Step(name='v12', op='add', on=('v11', 'v10'), args=(1,), of='')),
+     data=(-1, 0, 1),
+     weights=(-1, 0, 0, 1),
+     forwards=1,
+     frozen=(),
+     left_out=(),
+     loss='',
+     dtype='float32',
+     one_sample=False,
+     exact_ties=False,
+     beside='',
+     unused=0)
+
+AT = Point(parameters={'v0.bias': [1.0, 0.0], 'v0.weight': [[0.0, 0.0], [0.0, 0.0]]},
+      inputs=(([[0.0, 1.0]],),),
+      ends=([[-1.0, 1.0]],),
+      seed=0)
+
+
+def test_a_term_that_float32_hardly_holds_is_not_taken_for_rounding() -> None:
+    """1e-6 |v|, whose slope AD has at neither end, beside a term of slope 1: eight units of roundoff, and not nothing."""
+    found = outcome(HARDLY_HELD, AT)
+    assert not found.has_failed, found
