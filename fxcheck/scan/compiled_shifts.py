@@ -20,7 +20,8 @@ _LEAST = 1 << 17  # bytes per thread
 def of_input(bits: Tensor, offsets: tuple[int, ...], exist: Tensor, margins: tuple[int, ...]) -> Tensor:
     """As ``shift_steps.of_input``."""
     samples, bits, steps = len(bits), bits.contiguous(), _array(offsets)
-    equal = torch.empty(len(offsets), samples, *exist.shape[1:], dtype=torch.bool)
+    # Not empty: a loop that fails writes nothing, and false is the careful answer.
+    equal = torch.zeros(len(offsets), samples, *exist.shape[1:], dtype=torch.bool)
     sizes = *_three(bits.shape[2:]), *_three(margins, 0), *_three(exist.shape[1:])
     addresses = bits.data_ptr(), steps.ctypes.data, exist.data_ptr(), equal.data_ptr()
     loop = _loops().of_input(bits.element_size())
@@ -37,7 +38,7 @@ def through_windows(equal: Tensor, windows: Windows, outside: Tensor | None, exi
         size, margins = tuple(outside.shape[1:]), spec.padding
     frame = _nothing(len(equal), size) if outside is None else outside
     maps = equal.shape[0] * equal.shape[1]
-    result = torch.empty(*equal.shape[:2], *windows.size_out, dtype=torch.bool)
+    result = torch.zeros(*equal.shape[:2], *windows.size_out, dtype=torch.bool)
     sizes = *_three(equal.shape[2:]), *_three(size), *_three(margins, 0), *_three(spec.kernel), *_three(spec.stride)
     addresses = equal.data_ptr(), frame.data_ptr(), exist.data_ptr(), result.data_ptr()
     least = _least(maps, equal.numel() * sum(spec.kernel))
