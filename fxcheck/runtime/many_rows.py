@@ -256,8 +256,8 @@ def _decided(rows: np.ndarray, error: np.ndarray) -> tuple[LinearSystem | None, 
     decision = decide([system])[0]
     if decision.outcome is not Outcome.INFEASIBLE or decision.multipliers is None:
         return system, decision, None
-    multipliers = np.array([float(m) for m in decision.multipliers])
-    return system, decision, multipliers / multipliers.max()
+    most = max(decision.multipliers)  # exact numbers, which may be too large for a float
+    return system, decision, np.array([float(m / most) for m in decision.multipliers])
 
 
 def _root_mean_square(found: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 import fxcheck
 from fxcheck.lp.balance import balance
 from fxcheck.lp.verify import mixes_to_zero
-from fxcheck.records.system import LinearSystem
+from fxcheck.records.system import Decision, LinearSystem, Outcome
+from fxcheck.runtime import many_rows
 from tests.runtime.models import Scalars, step_of
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -336,3 +338,11 @@ def test_gradients_that_are_not_known_well_cancel_each_by_itself(dtype: torch.dt
     model = Scalars(function, w=[0.0], v=[0.0]).to(dtype)
     step = step_of(fxcheck.instrument(model, (ONE.to(dtype),)), ONE.to(dtype))
     assert sum(layer.touched for layer in step.layers) == 5 and step.verdict is not None
+
+
+def test_multipliers_too_large_for_a_float_still_name_the_next_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are exact numbers; VGG11 on channels_last images once had such ones."""
+    huge = Decision(Outcome.INFEASIBLE, multipliers=(Fraction(10) ** 400, Fraction(10) ** 399))
+    monkeypatch.setattr(many_rows, "decide", lambda systems: [huge])
+    _, decision, wanted = many_rows._decided(np.array([[1.0], [-10.0]]), np.zeros(2))
+    assert decision is huge and wanted is not None and wanted.tolist() == [1.0, 0.1]
