@@ -178,19 +178,15 @@ class PositionClasses:
             return _equal_pixels(reads.value, sample, one, other)
         if reads.windows is not None:
             return self._equal_windows(node, reads, reads.windows, sample, one, other)
-        every = np.ones(sample.shape, bool)
-        for operand in reads.operands:
-            equal = self._equal(operand, sample, one, other)
-            if equal is None:
-                return None
-            every &= equal
-        return every
+        if len(reads.operands) == 1:
+            return self._equal(reads.operands[0], sample, one, other)
+        # Where branches meet, pairs would be followed along each of them, and twice as often at the next place.
+        return self._of_one_class(node, sample, one, other)
 
     def _equal_windows(self, node: int, reads: Reads, windows: Windows, sample: Any, one: Any, other: Any) -> Any:
         size = prod(reads.shape[1:])
         if sample.size > _MOST_PAIRS or reads.shape[0] * size * size >= 1 << 63:  # a pair has to be one number
-            known = self.of(node)
-            return None if known is None else _of_one_class(known, sample, one, other)
+            return self._of_one_class(node, sample, one, other)
         pairs, back = np.unique((sample * size + one) * size + other, return_inverse=True)
         sample, one, other = pairs // (size * size), pairs // size % size, pairs % size
         here, there = windows.cells_of(one), windows.cells_of(other)
@@ -202,6 +198,13 @@ class PositionClasses:
             return None
         equal[differ] = below
         return equal.all(1)[back]
+
+    def _of_one_class(self, node: int, sample: Any, one: Any, other: Any) -> Any:
+        known = self.of(node)
+        if known is None:
+            return None
+        flat = known.flatten(2).cpu().numpy()
+        return (flat[:, sample, one] == flat[:, sample, other]).all(0)
 
 
 def _equal_pixels(value: Tensor, sample: Any, one: Any, other: Any) -> Any:
@@ -215,11 +218,6 @@ def _pixels(bits: Tensor, sample: Any, cells: Any) -> Any:
     if bits.is_cpu:
         return bits.numpy()[sample, :, cells]
     return bits[torch.from_numpy(sample).to(bits.device), :, torch.from_numpy(cells).to(bits.device)].cpu().numpy()
-
-
-def _of_one_class(known: Tensor, sample: Any, one: Any, other: Any) -> Any:
-    flat = known.flatten(2).cpu().numpy()
-    return (flat[:, sample, one] == flat[:, sample, other]).all(0)
 
 
 def _behind(views: list[Node], shape: tuple[int, ...], entries: Tensor) -> Tensor:

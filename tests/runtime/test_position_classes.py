@@ -96,3 +96,29 @@ def test_neighbours_and_classes_agree(known: PositionClasses, shift: tuple[int, 
         assert torch.equal(found, wanted)
         several += int(wanted.sum())
     assert several > 100
+
+
+class Branches(nn.Module):
+    """Eight times three branches that meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Conv2d(3, 1, k, padding=k // 2) for _ in range(8) for k in (1, 3, 5)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A max-pool behind all of them."""
+        for first in range(0, len(self.parts), 3):
+            x = torch.relu(torch.cat([part(x) for part in self.parts[first : first + 3]], 1))
+        return torch.max_pool2d(x, 2).mean()
+
+
+def test_pairs_are_not_followed_along_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(1, 3, 12, 12)
+    (_, program) = fxcheck.instrument(Branches(), (x,))._programs[0]
+    known = PositionClasses(program.study.facts, program.named_inputs([x]))
+    asked, right = [], PositionClasses._equal
+    monkeypatch.setattr(PositionClasses, "_equal", lambda self, node, *pairs: (asked.append(node), right(self, node, *pairs))[1])
+    last = next(n.id for n in reversed(known.facts.graph.nodes) if n.op.startswith("aten.relu"))
+    one = torch.tensor([0])
+    assert known.are_equal(last, one, one, one + 1) is not None
+    assert asked and len(asked) <= len(known.facts.graph.nodes)
