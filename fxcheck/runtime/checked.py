@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import threading
 import time
 import warnings
@@ -31,6 +30,7 @@ from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
+from fxcheck.scan.reference import is_finite
 
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
@@ -430,16 +430,11 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
 
 def _refuse_non_finite(output: Any) -> None:
     for value in tree_leaves(output):
-        if isinstance(value, Tensor) and value.is_floating_point() and not _is_finite(value.detach()):
+        if isinstance(value, Tensor) and value.is_floating_point() and not is_finite(value.detach()):
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
             )
-
-
-def _is_finite(x: Tensor) -> bool:
-    """One sum tells; only where it is not finite it may have been too large."""
-    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
 def check_policy(policy: OnUncertified) -> None:

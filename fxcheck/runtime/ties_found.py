@@ -18,6 +18,7 @@ from fxcheck.records.checks import Check
 from fxcheck.runtime.position_classes import Picks, PositionClasses
 from fxcheck.runtime.windows_of import pooling_windows
 from fxcheck.scan import Windows
+from fxcheck.scan.reference import counted
 
 _LIMIT = 200_000
 """Tied windows that are followed, per operator and forward."""
@@ -204,19 +205,9 @@ def _ties_of_prefixes(check: Check, x: Tensor, extrema: Tensor, picks: Tensor, d
         return Found(_NONE, _NONE, _NONE, 0, True, finite)
     where = torch.arange(x.numel(), device=x.device).reshape(x.shape).movedim(dim, -1)[hit]
     before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-    equal = (rows[:, None, :] == values[:, :, None]) & before & counted(check, values)[:, :, None]
+    equal = (rows[:, None, :] == values[:, :, None]) & before & counted(values, check.skip, check.floor)[:, :, None]
     tied = equal.sum(2) >= 2
     cells = torch.where(equal, where[:, None, :], -1)[tied]
     winners = where.gather(1, chosen)[tied]
     w, l_, o = _pairs(cells, winners, where[tied])  # the result has the operand's shape
     return Found(w.cpu(), l_.cpu(), o.cpu(), int(tied.sum()), False, finite)
-
-
-def counted(check: Check, values: Tensor) -> Tensor:
-    """Extrema whose ties need rows."""
-    keep = torch.ones_like(values, dtype=torch.bool)
-    if check.floor is not None:
-        keep &= values > check.floor
-    for flat in check.skip:
-        keep &= values != flat
-    return keep

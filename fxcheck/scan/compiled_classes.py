@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fxcheck.scan.class_steps import Keys, bits_of
-from fxcheck.scan.threads import pieces
+from fxcheck.scan.threads import items_worth, pieces
 from fxcheck.scan.windows import Windows
 
 _LEAST = 1 << 16  # words per thread
@@ -63,7 +63,7 @@ def mixed(classes: Tensor, windows: Windows) -> Tensor:
 
 def _run(loop: Any, tensors: tuple[Any, ...], total: int, work: int) -> None:
     """Run a loop over ``total`` items, in pieces that are worth a thread; ``work`` is the number of words that it mixes."""
-    pieces(lambda first, last: loop(*tensors, first, last), total, -(-_LEAST * total // max(work, 1)))
+    pieces(lambda first, last: loop(*tensors, first, last), total, items_worth(_LEAST, total, work))
 
 
 def _words(x: Tensor, *shape: int) -> Any:

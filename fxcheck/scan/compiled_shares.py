@@ -15,7 +15,7 @@ from torch import Tensor
 from fxcheck.scan import reference
 from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
 from fxcheck.scan.reference import Shared
-from fxcheck.scan.threads import pieces
+from fxcheck.scan.threads import items_worth, pieces
 
 _LEAST = 1 << 17  # entries per thread
 _MOST = 512  # outputs whose counts are kept at a time
@@ -33,7 +33,7 @@ def shared(
     cells, best = widened(x), widened(out).reshape([1 if d in dims else s for d, s in enumerate(x.shape)])
     plan = _plan(tuple(x.shape), cells.stride(), best.stride(), tuple(dims), (_MOST, _LONG, _FEW))
     scan = partial(_shared, (_memory(cells), _memory(best), *plan.numbers, *_flat_values(skip, floor, x.dtype), limit))
-    done = pieces(scan, plan.total, -(-_LEAST * plan.total // x.numel()))
+    done = pieces(scan, plan.total, items_worth(_LEAST, plan.total, x.numel()))
     outputs, entries, finite = zip(*done, strict=True)
     places = np.stack([np.concatenate(outputs), np.concatenate(entries)])
     ordered = torch.from_numpy(places[:, np.lexsort(places[::-1])])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxcheck.scan.threads import items_worth
 from fxcheck.scan.windows import Windows
 
 _LEAST = 1 << 17  # bytes per thread
@@ -25,7 +26,7 @@ def of_input(bits: Tensor, offsets: tuple[int, ...], exist: Tensor, margins: tup
     sizes = *_three(bits.shape[2:]), *_three(margins, 0), *_three(exist.shape[1:])
     addresses = bits.data_ptr(), steps.ctypes.data, exist.data_ptr(), equal.data_ptr()
     loop = _loops().of_input(bits.element_size())
-    loop(samples, _least(samples, bits.numel() * len(offsets)), *addresses, len(offsets), bits.shape[1], *sizes)
+    loop(samples, items_worth(_LEAST, samples, bits.numel() * len(offsets)), *addresses, len(offsets), bits.shape[1], *sizes)
     return equal
 
 
@@ -41,7 +42,7 @@ def through_windows(equal: Tensor, windows: Windows, outside: Tensor | None, exi
     result = torch.zeros(*equal.shape[:2], *windows.size_out, dtype=torch.bool)
     sizes = *_three(equal.shape[2:]), *_three(size), *_three(margins, 0), *_three(spec.kernel), *_three(spec.stride)
     addresses = equal.data_ptr(), frame.data_ptr(), exist.data_ptr(), result.data_ptr()
-    least = _least(maps, equal.numel() * sum(spec.kernel))
+    least = items_worth(_LEAST, maps, equal.numel() * sum(spec.kernel))
     _loops().through_windows(maps, least, *addresses, len(equal), *sizes, *_three(spec.dilation), *_three(windows.size_out))
     return result
 
@@ -55,7 +56,7 @@ def labels(along: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     tables = *_compared(windows, taps), _table(taps)
     addresses = along.data_ptr(), *(t.ctypes.data for t in tables), found.data_ptr(), mixed.data_ptr()
     numbers = len(along), prod(along.shape[2:]), prod(size), tables[0].shape[1], windows.taps
-    _loops().labels(samples, _least(samples, found.numel() * len(along)), *addresses, *numbers)
+    _loops().labels(samples, items_worth(_LEAST, samples, found.numel() * len(along)), *addresses, *numbers)
     return found, mixed
 
 
@@ -72,11 +73,6 @@ def _nothing(number: int, size: tuple[int, ...]) -> Tensor:
 def _three(numbers: Sequence[int], outer: int = 1) -> tuple[int, ...]:
     """The numbers of three dimensions."""
     return (*(outer,) * (3 - len(numbers)), *numbers)
-
-
-def _least(items: int, work: int) -> int:
-    """The number of items that are worth a thread."""
-    return -(-_LEAST * items // max(work, 1))
 
 
 @lru_cache(maxsize=1024)

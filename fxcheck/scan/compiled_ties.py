@@ -14,7 +14,7 @@ from torch import Tensor
 from fxcheck.scan import reference
 from fxcheck.scan.dense import FLOATS, flat, row_major, widened
 from fxcheck.scan.reference import Ties
-from fxcheck.scan.threads import pieces
+from fxcheck.scan.threads import items_worth, pieces
 from fxcheck.scan.windows import Windows
 
 _LEAST = 1 << 19  # entries per thread
@@ -41,7 +41,7 @@ def ties(
         return reference.ties(x, out, windows, skip, mixed, limit, floor)
     tensors = flat(widened(x), order), flat(widened(out), order), _mask(mixed, out)
     scan = partial(_scan, plan.loop, plan.lanes, (*tensors, *plan.numbers), limit)
-    done = pieces(scan, plan.total, -(-_LEAST * plan.total // x.numel()))
+    done = pieces(scan, plan.total, items_worth(_LEAST, plan.total, x.numel()))
     tied, listed, found, finite = zip(*done, strict=True)
     if not any(found):
         return Ties(out.numel(), int(sum(tied)), _NONE, False, all(finite))

@@ -139,11 +139,7 @@ def ties(
         The ties.
     """
     x, out = x.detach(), out.detach()
-    tied = _counts(x, out, windows) >= 2
-    for value in rounded(skip, x.dtype):
-        tied &= out != value
-    for value in rounded(() if floor is None else (floor,), x.dtype):
-        tied &= out > value
+    tied = (_counts(x, out, windows) >= 2) & counted(out, skip, floor)
     number = int(tied.sum())
     if mixed is not None and number:
         tied &= (mixed != 0).unsqueeze(1)
@@ -202,7 +198,7 @@ def shared(
     kept = [d for d in range(x.ndim) if d not in dims]
     equal = x == out.reshape([1 if d in dims else s for d, s in enumerate(x.shape)])
     counts = equal.sum(tuple(dims), dtype=torch.int32) if x.ndim else equal.int()
-    tied = _flat_nonzero((counts.reshape(out.shape) >= 2) & _counted(out, skip, floor))
+    tied = _flat_nonzero((counts.reshape(out.shape) >= 2) & counted(out, skip, floor))
     if not tied.numel():
         return Shared(tied, tied, False, is_finite(x))
     at, column = equal.permute(*kept, *dims).reshape(out.numel(), -1)[tied].nonzero(as_tuple=True)
@@ -228,17 +224,18 @@ def equal(
         The entries, which are the outputs, as both operands are broadcast to them.
     """
     a, b, out = a.detach(), b.detach(), out.detach()
-    indices = _flat_nonzero((a == b) & _counted(out, skip, floor))
+    indices = _flat_nonzero((a == b) & counted(out, skip, floor))
     return Shared(indices[:limit], indices[:limit], len(indices) > limit, is_finite(a) and is_finite(b))
 
 
-def _counted(out: Tensor, skip: Sequence[float], floor: float | None) -> Tensor:
-    counted = torch.ones_like(out, dtype=torch.bool)
+def counted(out: Tensor, skip: Sequence[float], floor: float | None) -> Tensor:
+    """The extrema whose ties count: at none of ``skip`` and above ``floor``, both rounded to the dtype."""
+    keep = torch.ones_like(out, dtype=torch.bool)
     for value in rounded(skip, out.dtype):
-        counted &= out != value
+        keep &= out != value
     for value in rounded(() if floor is None else (floor,), out.dtype):
-        counted &= out > value
-    return counted
+        keep &= out > value
+    return keep
 
 
 def _row_major_of(indices: Tensor, dims: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -68,6 +68,11 @@ def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[R
     return results
 
 
+def items_worth(least: int, items: int, work: int) -> int:
+    """How many of the items hold as much work as is worth a thread, if all of them hold ``work``."""
+    return -(-least * items // max(work, 1))
+
+
 def in_team(body: Any, block: Any, total: int, least: int) -> None:
     """Run a native loop that hands out its own pieces, as ``team`` says, in as many threads as are worth it.
 

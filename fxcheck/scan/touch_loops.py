@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
@@ -72,29 +74,23 @@ def _clear_64(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
     return _all_clear(carray(y, number, np.float64), carray(kinks, kinks_number, np.float64), 0, number)
 
 
-def _pieces_32(block):  # type: ignore[no-untyped-def]
-    words = carray(block, HEADER + 4, np.int64)
-    y, kinks = carray(pointer(words[3]), words[2], np.float32), carray(pointer(words[4]), words[5], np.float32)
-    first, last = next_piece(block)
-    while first >= 0:
-        if not _all_clear(y, kinks, first, last):
-            words[6] = 1
-        first, last = next_piece(block)
+def _pieces(kind: Any) -> Team:
+    """``clear`` in several threads: words are the entries' address, the kinks', their number, and 0, or 1 where one is hit."""
 
-
-def _pieces_64(block):  # type: ignore[no-untyped-def]
-    words = carray(block, HEADER + 4, np.int64)
-    y, kinks = carray(pointer(words[3]), words[2], np.float64), carray(pointer(words[4]), words[5], np.float64)
-    first, last = next_piece(block)
-    while first >= 0:
-        if not _all_clear(y, kinks, first, last):
-            words[6] = 1
+    def loop(block):  # type: ignore[no-untyped-def]
+        words = carray(block, HEADER + 4, np.int64)
+        y, kinks = carray(pointer(words[3]), words[2], kind), carray(pointer(words[4]), words[5], kind)
         first, last = next_piece(block)
+        while first >= 0:
+            if not _all_clear(y, kinks, first, last):
+                words[6] = 1
+            first, last = next_piece(block)
+
+    return Team(loop)
 
 
 _ADDRESSES = types.boolean(types.voidptr, types.intp, types.voidptr, types.intp)
 clear = {4: Native(_clear_32, _ADDRESSES), 8: Native(_clear_64, _ADDRESSES)}
 """By bytes of an entry: whether all of ``number`` entries at an address are finite and on none of the kinks."""
 
-pieces_clear = {4: Team(_pieces_32), 8: Team(_pieces_64)}
-"""The same in several threads: words are the entries' address, the kinks', their number, and 0, or 1 where one is hit."""
+pieces_clear = {4: _pieces(np.float32), 8: _pieces(np.float64)}
