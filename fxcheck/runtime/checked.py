@@ -23,7 +23,6 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
-from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
@@ -215,8 +214,7 @@ class CheckedModule(nn.Module):
         else:
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call)
-            classes = PositionClasses(program.study.facts, program.named_inputs(leaves))
-            collector = Collector(program.plan, classes, program.history, session.seconds)
+            collector = Collector(program.plan, program.classes_of(leaves), program.history, session.seconds)
             session.spend("other", started)
             with collecting(collector):
                 output = program.module(*call[0], **call[1])

@@ -20,7 +20,7 @@ from fxcheck.ops.evaluate import apply_overload
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.runtime.positions import Positions, Reads
-from fxcheck.scan import Windows, classes, shifts
+from fxcheck.scan import Windows, classes, fields, shifts
 from fxcheck.scan.class_steps import bits_of
 
 _VIEWS = ("aten.unfold.default", "aten.transpose.int", "aten.unsqueeze.default", "aten.squeeze.dim", "aten.flatten.using_ints")
@@ -42,17 +42,22 @@ class Picks:
 class PositionClasses:
     """The positions of one forward, compared when it is asked for."""
 
-    facts: Annotated
+    positions: Positions
     inputs: Mapping[str, Tensor]
     """The forward's inputs by the name of their placeholder."""
-    positions: Positions = field(init=False)
     found: dict[int, Tensor | None] = field(default_factory=dict)
     shifted: dict[tuple[int, shifts.Shifts], Tensor | None] = field(default_factory=dict)
     picks: dict[int, Picks] = field(default_factory=dict)
     """Of the pools that have run, by graph node."""
 
-    def __post_init__(self) -> None:
-        self.positions = Positions(self.facts, self.inputs)
+    @property
+    def facts(self) -> Annotated:
+        """What is known of the graph."""
+        return self.positions.facts
+
+    def _input(self, reads: Reads | None) -> Tensor | None:
+        """The input whose positions these are, if they are an input's."""
+        return None if reads is None or reads.source is None else self.inputs[reads.source]
 
     def picks_behind(self, node: int) -> Picks | None:
         """The picks of the pool that a node is, or is the first result of; None where it is none that has run."""
@@ -70,8 +75,9 @@ class PositionClasses:
         return self.found[node]
 
     def _classes(self, node: int, reads: Reads) -> Tensor | None:
-        if reads.value is not None:
-            return classes.of_input(reads.value)
+        value = self._input(reads)
+        if value is not None:
+            return classes.of_input(value)
         maps = [m for m in map(self.of, reads.operands) if m is not None]
         if len(maps) != len(reads.operands):
             return None
@@ -81,10 +87,10 @@ class PositionClasses:
 
     def _class_of_padding(self, reads: Reads) -> Tensor | None:
         """On an input, the padding of a convolution is the same function as a pixel that holds zeros."""
-        before = self.positions.of(reads.operands[0])
-        if not reads.zeros or before is None or before.value is None:
+        value = self._input(self.positions.of(reads.operands[0]))
+        if not reads.zeros or value is None:
             return None
-        return classes.of_input(before.value.new_zeros((1, *before.value.shape[1:2], 1)))[:, 0, 0]
+        return classes.of_input(value.new_zeros((1, *value.shape[1:2], 1)))[:, 0, 0]
 
     def of_entries(self, node: int, entries: Tensor) -> Tensor | None:
         """What single entries of a graph node depend on: entries with equal columns are equal functions.
@@ -124,8 +130,9 @@ class PositionClasses:
         return self.shifted[node, steps]
 
     def _neighbours(self, reads: Reads, steps: shifts.Shifts) -> Tensor | None:
-        if reads.value is not None:
-            return shifts.of_input(reads.value, steps)
+        value = self._input(reads)
+        if value is not None:
+            return shifts.of_input(value, steps)
         if reads.windows is not None:
             return self._neighbours_through(reads, reads.windows, steps)
         maps = [m for m in (self.equal_neighbours(o, steps) for o in reads.operands) if m is not None]
@@ -137,11 +144,11 @@ class PositionClasses:
         return every
 
     def _neighbours_through(self, reads: Reads, windows: Windows, steps: shifts.Shifts) -> Tensor | None:
-        inner, before = shifts.of_operand(windows, steps), self.positions.of(reads.operands[0])
-        if inner is None or before is None or windows.spec is None:
+        inner, value = shifts.of_operand(windows, steps), self._input(self.positions.of(reads.operands[0]))
+        if inner is None or windows.spec is None:
             return None
-        if reads.zeros and before.value is not None:
-            padded = shifts.of_input(before.value, inner, windows.spec.padding)
+        if reads.zeros and value is not None:
+            padded = shifts.of_input(value, inner, windows.spec.padding)
             return shifts.through_windows(padded, windows, steps, is_padded=True)
         equal = self.equal_neighbours(reads.operands[0], inner)
         return None if equal is None else shifts.through_windows(equal, windows, steps)
@@ -167,15 +174,20 @@ class PositionClasses:
         Returns:
             bool (P,), on the CPU; None where nothing is known of the node.
         """
-        equal = self._equal(node, *(t.cpu().numpy() for t in (sample, one, other)))
+        pairs = [t.cpu().numpy() for t in (sample, one, other)]
+        found = self.positions.field_of(node)
+        equal = None if found is None else fields.equal(self.inputs[found[0]], found[1], *pairs)
+        if equal is None:
+            equal = self._equal(node, *pairs)
         return None if equal is None else torch.from_numpy(equal)
 
     def _equal(self, node: int, sample: Any, one: Any, other: Any) -> Any:
         reads = self.positions.of(node)
         if reads is None:
             return None
-        if reads.value is not None:
-            return _equal_pixels(reads.value, sample, one, other)
+        value = self._input(reads)
+        if value is not None:
+            return _equal_pixels(value, sample, one, other)
         if reads.windows is not None:
             return self._equal_windows(node, reads, reads.windows, sample, one, other)
         if len(reads.operands) == 1:

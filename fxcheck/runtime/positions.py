@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.semantics import Kind
 from fxcheck.runtime.windows_of import convolution_windows, numbers, pooling_windows
-from fxcheck.scan import Windows
+from fxcheck.scan import Windows, fields
 
 _CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 _POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d",
@@ -35,24 +35,25 @@ class Reads:
         operands: graph nodes that are read; none for an input.
         windows: the cells of the only operand that each position reads; None: the same position of each operand.
         zeros: cells of padding are pixels that hold zeros; otherwise padding is like nothing else.
-        value: an input, as it was given.
+        source: the placeholder of an input.
     """
 
     shape: tuple[int, ...]
     operands: tuple[int, ...] = ()
     windows: Windows | None = None
     zeros: bool = False
-    value: Tensor | None = None
+    source: str | None = None
 
 
 @dataclass
 class Positions:
-    """One forward's tensors, looked at when they are asked for."""
+    """The tensors of all forwards with inputs of the same shapes, looked at when they are asked for."""
 
     facts: Annotated
-    inputs: Mapping[str, Tensor]
-    """The forward's inputs by the name of their placeholder."""
+    shapes: Mapping[str, torch.Size]
+    """Of the inputs, by the name of their placeholder."""
     found: dict[int, Reads | None] = field(default_factory=dict)
+    fields: dict[int, tuple[str, fields.Field] | None] = field(default_factory=dict)
 
     def of(self, node: int) -> Reads | None:
         """What the positions of a graph node read; None where they do not all read alike, or that is not known."""
@@ -60,10 +61,29 @@ class Positions:
             self.found[node] = self._reads(self.facts.graph.nodes[node])
         return self.found[node]
 
+    def field_of(self, node: int) -> tuple[str, fields.Field] | None:
+        """The placeholder of the only input that a graph node's positions read, and their receptive fields in it.
+
+        None where branches meet, or where nothing is known of the node.
+        """
+        if node not in self.fields:
+            self.fields[node] = self._field(self.of(node))
+        return self.fields[node]
+
+    def _field(self, reads: Reads | None) -> tuple[str, fields.Field] | None:
+        if reads is None:
+            return None
+        if reads.source is not None:
+            return reads.source, fields.of_input(reads.shape[1:])
+        before = self.field_of(reads.operands[0]) if len(reads.operands) == 1 else None
+        if before is None or reads.windows is None:
+            return before
+        return before[0], fields.through(before[1], reads.windows, reads.zeros)
+
     def _reads(self, node: Node) -> Reads | None:
         if node.op == "fxcheck.input":
-            value = self.inputs.get(node.name)
-            return Reads((len(value), *value.shape[2:]), value=value) if value is not None and value.dim() >= 3 else None
+            shape = self.shapes.get(node.name, ())
+            return Reads((shape[0], *shape[2:]), source=node.name) if len(shape) >= 3 else None
         if node.op == "fxcheck.getitem":
             return self._as(node, "self") if node.arguments.get("index") == 0 else None
         if node.op in _CONVOLUTIONS:
@@ -96,7 +116,7 @@ class Positions:
         if len(kernel) != len(size) or isinstance(node.arguments.get("padding"), str):
             return None
         windows = convolution_windows(node.arguments, kernel, size, _convolved_size(node.arguments, kernel, size))
-        return None if windows is None else self._through(operand.id, before, windows, zeros=before.value is not None)
+        return None if windows is None else self._through(operand.id, before, windows, zeros=before.source is not None)
 
     def _pooled(self, node: Node) -> Reads | None:
         operand = node.arguments["self"].id

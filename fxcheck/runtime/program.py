@@ -18,8 +18,12 @@ from fxcheck.passes.pipeline import Study, study
 from fxcheck.passes.plan_checks import plan_checks, plan_jointly
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.other_dtype import what_differs_in
+from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.positions import Positions
 from fxcheck.runtime.signature import Inputs
 from fxcheck.theory.classify import certified_coins, classify
+
+_MOST_SHAPES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,8 @@ class Program:
     """Placeholder of each leaf of the arguments."""
     history: dict[int, int] = field(default_factory=dict)
     """By check: tied windows of the last forward."""
+    positions: dict[tuple[tuple[str, torch.Size], ...], Positions] = field(default_factory=dict)
+    """By the shapes of the inputs, those of the last forwards."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
@@ -82,9 +88,16 @@ class Program:
                 found.setdefault((check.group, check.layer), []).append(check)
         return found
 
-    def named_inputs(self, leaves: Iterable[Any]) -> dict[str, Tensor]:
-        """The tensors among the leaves of a call, by the name of their placeholder."""
-        return {n: v for n, v in zip(self.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+    def classes_of(self, leaves: Iterable[Any]) -> PositionClasses:
+        """Which positions of a forward's tensors are equal functions; ``leaves`` are those of its call."""
+        inputs = {n: v for n, v in zip(self.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+        shapes = {n: v.shape for n, v in inputs.items()}
+        key = tuple(shapes.items())
+        if key not in self.positions:
+            while len(self.positions) >= _MOST_SHAPES:
+                del self.positions[next(iter(self.positions))]
+            self.positions[key] = Positions(self.study.facts, shapes)
+        return PositionClasses(self.positions[key], inputs)
 
     @property
     def is_static(self) -> bool:

@@ -19,7 +19,6 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Coordinates, Vector, roundoff_of
 from fxcheck.runtime.observed import Observed
 from fxcheck.runtime.operands import Entries, Operand, groups_of, pulled_back
-from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.sites import NEITHER, Member, Site, reading, sites_of
@@ -113,8 +112,7 @@ class Scene:
 
     def _collector(self) -> Collector:
         program = self.forward.program
-        inputs = program.named_inputs(tree_leaves(self.forward.call))
-        return Collector(program.replayed.plan, PositionClasses(program.study.facts, inputs), {}, {})
+        return Collector(program.replayed.plan, program.classes_of(tree_leaves(self.forward.call)), {}, {})
 
     def _keep(self, outputs: Sequence[Tensor], watcher: Watcher, most_points: int) -> None:
         points = sum(len(s.points) for s in self.sites)
