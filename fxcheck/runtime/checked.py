@@ -214,7 +214,7 @@ class CheckedModule(nn.Module):
         else:
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call)
-            collector = Collector(program.plan, program.classes_of(leaves), program.history, session.seconds)
+            collector = Collector(program.plan, program.classes_of(leaves), program.pools, session.seconds)
             session.spend("other", started)
             with collecting(collector):
                 output = program.module(*call[0], **call[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import Picks, PositionClasses
 from fxcheck.runtime.split_ties import shared_extrema, ties_that_split
-from fxcheck.runtime.ties_found import entries_that_win, ties_along, ties_in_windows
+from fxcheck.runtime.ties_found import Found, Pools, entries_that_win, ties_along, ties_in_windows
 
 
 @dataclass
@@ -27,8 +26,8 @@ class Collector:
 
     plan: CheckPlan
     classes: PositionClasses
-    history: dict[int, int]
-    """By check: tied windows of the last forward; with many, classes are worth having before the scan."""
+    pools: Pools
+    """From the forwards before."""
     seconds: dict[str, float]
     deferred: bool | None = None
     """None: as the tensors' device asks for."""
@@ -145,8 +144,7 @@ class Collector:
     # Maxima ------------------------------------------------------------------------------------
 
     def _windows(self, check: Check, live: list[Tensor]) -> None:
-        values = _detached(live)
-        x, maxima, picks = values[:3]
+        x, maxima, picks = live[:3]
         inner = self.classes.picks_behind(check.operand)
         if self.plan.joint and self.observed.ties:
             inner = None  # the picks before it may be chosen anew
@@ -155,7 +153,7 @@ class Collector:
             self._drop_losers(check, x, maxima)
         self._ties(
             check, live,
-            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.history, self.seconds, inner),
+            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.pools, self.seconds, inner),
         )  # fmt: skip
 
     def _drop_losers(self, check: Check, x: Tensor, maxima: Tensor) -> None:
@@ -171,25 +169,23 @@ class Collector:
         values = _detached(live)
         self._ties(check, live, lambda: ties_along(check, *values[:3]))
 
-    def _ties(self, check: Check, live: list[Tensor], find: Callable[[], Any]) -> None:
+    def _ties(self, check: Check, live: list[Tensor], find: Callable[[], Found]) -> None:
         self.observed.count(check.index).entries += live[1].numel()
         if not live[0].requires_grad:
             return
+        if not self._is_deferred(live[0]):
+            self._record_ties(check, find(), lambda: self._observation(check, live, 3))
+            return
         observation = self._observation(check, live, 3)
+        self.waiting.append((check, None, lambda: self._record_ties(check, find(), lambda: observation)))
 
-        def look() -> None:
-            found = find()
-            _refuse_non_finite(found.finite, check)
-            self.observed.count(check.index).tied += found.tied
-            if found.truncated:
-                self.observed.problems.append(f"{check.layer} has more ties than are followed")
-            if found.winners.numel():
-                self.observed.ties.append(Ties(observation, found.winners, found.losers, found.outputs))
-
-        if self._is_deferred(live[0]):
-            self.waiting.append((check, None, look))
-        else:
-            look()
+    def _record_ties(self, check: Check, found: Found, observation: Callable[[], Observation]) -> None:
+        _refuse_non_finite(found.finite, check)
+        self.observed.count(check.index).tied += found.tied
+        if found.truncated:
+            self.observed.problems.append(f"{check.layer} has more ties than are followed")
+        if found.winners.numel():
+            self.observed.ties.append(Ties(observation(), found.winners, found.losers, found.outputs))
 
     def _split(self, check: Check, live: list[Tensor]) -> None:
         values = _detached(live)

@@ -60,7 +60,8 @@ class Origins:
             return None
         equal = torch.where(real[0] & real[1], here == there, real[0] == real[1])
         apart = real[0] & real[1] & ~equal
-        below = self.classes.are_equal(node, sample.expand(int(apart.sum())), here[apart], there[apart])
+        pairs = [t.cpu().numpy() for t in (sample.expand(int(apart.sum())), here[apart], there[apart])]
+        below = self.classes.are_equal(node, *pairs)
         if below is not None:
-            equal[apart] = below.to(equal.device)
+            equal[apart] = torch.from_numpy(below).to(equal.device)
         return equal

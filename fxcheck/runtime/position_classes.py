@@ -162,24 +162,21 @@ class PositionClasses:
 
     # Pairs ---------------------------------------------------------------------------------------
 
-    def are_equal(self, node: int, sample: Tensor, one: Tensor, other: Tensor) -> Tensor | None:
+    def are_equal(self, node: int, sample: Any, one: Any, other: Any) -> Any:
         """Whether pairs of positions are equal functions.
 
         Args:
             node: a graph node of shape (B, C, *S).
-            sample: int64 (P,), the sample of each pair.
-            one: int64 (P,), a flat position of S.
-            other: int64 (P,), another.
+            sample: int64 array (P,), the sample of each pair.
+            one: int64 array (P,), a flat position of S.
+            other: int64 array (P,), another.
 
         Returns:
-            bool (P,), on the CPU; None where nothing is known of the node.
+            bool array (P,); None where nothing is known of the node.
         """
-        pairs = [t.cpu().numpy() for t in (sample, one, other)]
         found = self.positions.field_of(node)
-        equal = None if found is None else fields.equal(self.inputs[found[0]], found[1], *pairs)
-        if equal is None:
-            equal = self._equal(node, *pairs)
-        return None if equal is None else torch.from_numpy(equal)
+        equal = None if found is None else fields.equal(self.inputs[found[0]], found[1], sample, one, other)
+        return self._equal(node, sample, one, other) if equal is None else equal
 
     def _equal(self, node: int, sample: Any, one: Any, other: Any) -> Any:
         reads = self.positions.of(node)

@@ -21,6 +21,7 @@ from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
 from fxcheck.runtime.signature import Inputs
+from fxcheck.runtime.ties_found import Pools
 from fxcheck.theory.classify import certified_coins, classify
 
 _MOST_SHAPES = 16
@@ -56,8 +57,7 @@ class Program:
     """Training flags, hooks and buffers at capture, as ``State.modules``."""
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
-    history: dict[int, int] = field(default_factory=dict)
-    """By check: tied windows of the last forward."""
+    pools: Pools = field(default_factory=dict)
     positions: dict[tuple[tuple[str, torch.Size], ...], Positions] = field(default_factory=dict)
     """By the shapes of the inputs, those of the last forwards."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)

@@ -24,6 +24,7 @@ _LIMIT = 200_000
 """Tied windows that are followed, per operator and forward."""
 _FEW = 4_096
 """Tied windows that are looked at one by one; with more, classes are computed before they are listed."""
+_MOST_POOLS = 1024
 _PREFIX_LIMIT = 1 << 26
 """Comparisons that ties of cummax may cost."""
 
@@ -43,8 +44,21 @@ class Found:
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
+@dataclass
+class Pool:
+    """One pooling operator over operands of one size, from forward to forward."""
+
+    windows: Windows
+    tied: int | None = None
+    """Windows of the last forward; with many, classes are worth having before the scan."""
+
+
+Pools = dict[tuple[int, torch.Size, torch.Size], Pool]
+"""By the index of the check and the shapes of operand and result."""
+
+
 def ties_in_windows(
-    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, history: dict[int, int],
+    check: Check, x: Tensor, maxima: Tensor, picks: Tensor, position_classes: PositionClasses, pools: Pools,
     seconds: dict[str, float], inner: Picks | None = None,
 ) -> Found:  # fmt: skip
     """Ties of a pooling operator.
@@ -55,48 +69,60 @@ def ties_in_windows(
         maxima: what the forward computed, (B, C, *S_out) or (C, *S_out).
         picks: AD's choice for each output, an index into the flattened spatial dimensions.
         position_classes: proves that entries are equal functions.
-        history: by check, tied windows of the last forward; updated.
+        pools: what is known of earlier forwards; updated.
         seconds: wall time spent on classes is moved from ``observation`` to ``classes``.
         inner: of the pool that the operand is the result of, if it is one.
     """
-    n = _spatial(check.operator)
-    if x.dim() == n + 1:
+    key = check.index, x.shape, maxima.shape
+    pool = pools.get(key)
+    if pool is None:
+        if len(pools) >= _MOST_POOLS:
+            pools.clear()
+        pool = pools[key] = Pool(_windows_of(check, x, maxima))
+    windows, labels, mixed = pool.windows, None, None
+    if x.dim() == len(windows.size_in) + 1:
         x, maxima, picks = x[None], maxima[None], picks[None]
-    windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
-    known = _known(check, x, position_classes)
-    labels, mixed = None, None
-    if history.get(check.index, _FEW + 1) > _FEW:
-        labels, mixed = _mixed(check, windows, known, seconds)
+    if pool.tied is None or pool.tied > _FEW:
+        labels, mixed = _mixed(check, x, windows, position_classes, seconds)
     found = scan.ties(x, maxima, windows, check.skip, mixed, _FEW if mixed is None else _LIMIT, check.floor)
-    history[check.index] = found.tied
+    pool.tied = found.tied
     if found.truncated and mixed is None:
-        labels, mixed = _mixed(check, windows, known, seconds)
+        labels, mixed = _mixed(check, x, windows, position_classes, seconds)
         found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
     if not found.listed.numel():
         return Found(_NONE, _NONE, _NONE, found.tied, found.truncated, found.finite)
     winners, losers, outputs = (r.cpu() for r in scan.rivals(x, maxima, picks, windows, found.listed, labels))
     left = Found(winners, losers, outputs, found.tied, found.truncated, found.finite)
+    if not winners.numel():
+        return left
     with _classes(seconds):
-        if known is not None and winners.numel():
-            left = _apart(left, x, check.operand, known)
+        if _are_known(check, x, position_classes):
+            left = _apart(left, x, check.operand, position_classes)
         return left if inner is None else _of_other_origin(left, x, inner, position_classes)
 
 
-def _known(check: Check, x: Tensor, position_classes: PositionClasses) -> PositionClasses | None:
-    """The classes of the operand's positions, where there are any."""
+def _windows_of(check: Check, x: Tensor, maxima: Tensor) -> Windows:
+    n = _spatial(check.operator)
+    return pooling_windows(check.operator, check.arguments, tuple(x.shape[-n:]), tuple(maxima.shape[-n:]))
+
+
+def _are_known(check: Check, x: Tensor, position_classes: PositionClasses) -> bool:
+    """Whether there are classes of the operand's positions."""
     reads = position_classes.positions.of(check.operand)
-    return position_classes if reads is not None and reads.shape == (x.shape[0], *x.shape[2:]) else None
+    return reads is not None and reads.shape == (x.shape[0], *x.shape[2:])
 
 
 def _mixed(
-    check: Check, windows: Windows, known: PositionClasses | None, seconds: dict[str, float]
+    check: Check, x: Tensor, windows: Windows, position_classes: PositionClasses, seconds: dict[str, float]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Which taps of each window are equal functions, where windows slide; which windows' taps are not all equal."""
     with _classes(seconds):
-        labelled = None if known is None else known.labels(check.operand, windows)
+        if not _are_known(check, x, position_classes):
+            return None, None
+        labelled = position_classes.labels(check.operand, windows)
         if labelled is not None:
             return labelled
-        classes = None if known is None else known.of(check.operand)
+        classes = position_classes.of(check.operand)
         return None, None if classes is None else scan.mixed(classes, windows)
 
 
@@ -120,8 +146,8 @@ def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tens
 def _apart(found: Found, x: Tensor, operand: int, position_classes: PositionClasses) -> Found:
     """Without the pairs of entries that are equal functions of the parameters."""
     plane = prod(x.shape[2:])
-    sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
-    equal = position_classes.are_equal(operand, sample, found.winners % plane, found.losers % plane)
+    winners, losers = found.winners.numpy(), found.losers.numpy()
+    equal = position_classes.are_equal(operand, winners // (x.shape[1] * plane), winners % plane, losers % plane)
     return found if equal is None else _kept(found, ~equal)
 
 
@@ -129,14 +155,18 @@ def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: Po
     """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
     if inner.chosen.numel() != x.numel() or not found.winners.numel():
         return found
-    picks, plane = inner.chosen.reshape(-1).cpu(), prod(x.shape[2:])
-    one, other = picks[found.winners], picks[found.losers]
-    sample = found.winners.div(x.shape[1] * plane, rounding_mode="floor")
+    picks, plane = inner.chosen.reshape(-1).cpu().numpy(), prod(x.shape[2:])
+    winners, losers = found.winners.numpy(), found.losers.numpy()
+    one, other, sample = picks[winners], picks[losers], winners // (x.shape[1] * plane)
     equal = position_classes.are_equal(inner.operand, sample, one, other)
     return _kept(found, one != other if equal is None else (one != other) & ~equal)
 
 
-def _kept(found: Found, keep: Tensor) -> Found:
+def _kept(found: Found, keep: Any) -> Found:
+    """The pairs where a bool array (P,) is true."""
+    if keep.all():
+        return found
+    keep = torch.from_numpy(keep)
     return replace(found, winners=found.winners[keep], losers=found.losers[keep], outputs=found.outputs[keep])
 
 
@@ -152,9 +182,9 @@ def entries_that_win(check: Check, x: Tensor, maxima: Tensor, entries: Tensor) -
     Returns:
         bool (T,), True too where windows are too irregular to tell.
     """
-    if x.dim() == _spatial(check.operator) + 1:
+    windows = _windows_of(check, x, maxima)
+    if x.dim() == len(windows.size_in) + 1:
         x, maxima = x[None], maxima[None]
-    windows = pooling_windows(check.operator, check.arguments, tuple(x.shape[2:]), tuple(maxima.shape[2:]))
     if any(along is None for along in windows.slices):
         return torch.ones_like(entries, dtype=torch.bool)
     wins = torch.zeros(x.shape, dtype=torch.bool, device=x.device)

@@ -16,6 +16,8 @@ Path = Literal["torch", "compiled", "auto"]
 
 _PATHS = ("torch", "compiled", "auto")
 _chosen: str | None = None
+_compiled: bool | None = None
+"""What the choice comes to; None until it is asked for."""
 
 
 def use(path: Path) -> None:
@@ -27,20 +29,27 @@ def use(path: Path) -> None:
     Raises:
         UsageError: an unknown path, or ``"compiled"`` without numba.
     """
-    global _chosen
-    _chosen = _checked(path, "fxcheck.scan.use")
+    global _chosen, _compiled
+    _chosen, _compiled = _checked(path, "fxcheck.scan.use"), None
 
 
 def compiles(x: Tensor) -> bool:
     """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor."""
-    if not _may_compile(_chosen or os.environ.get("FXCHECK_SCAN", "auto"), available()):
+    if not (is_compiled() if _compiled is None else _compiled):
         return False
     return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided
 
 
-@lru_cache(maxsize=8)
-def _may_compile(path: str, is_available: bool) -> bool:
-    return _checked(path, "FXCHECK_SCAN") != "torch" and is_available
+def is_compiled() -> bool:
+    """Whether the compiled loops are chosen. The environment is read once.
+
+    Raises:
+        UsageError: ``FXCHECK_SCAN`` is an unknown path, or asks for numba where it is not installed.
+    """
+    global _compiled
+    path = _chosen or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")
+    _compiled = path != "torch" and available()
+    return _compiled
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from itertools import chain
 from math import nan, prod
 from typing import Any
 
@@ -22,7 +23,9 @@ _LEAST_LISTED = 1 << 12  # listed windows per thread
 _SHORT = 8  # of fewer outputs side by side in memory, cells are gathered one by one; of 2 x 2 cells, of fewer than half
 _LANES = 16  # outputs side by side that are compared as one vector, at most
 _MOST_TAPS = 64  # of a window whose cells are gathered
+_WIDE = (torch.float32, torch.float64)
 _NONE = torch.empty(0, dtype=torch.int64)
+_NO_TABLE = np.zeros((0, 0), np.int64)
 
 
 def ties(
@@ -37,28 +40,57 @@ def ties(
     """As ``reference.ties``."""
     order = _shared_order(x, out) if x.dtype in FLOATS and x.dtype == out.dtype else None
     plan = None if order is None else _plan(tuple(x.shape), x.dtype, order[-1] == 1, windows, skip, floor)
-    if order is None or plan is None or not out.numel() or not x.numel():
-        return reference.ties(x, out, windows, skip, mixed, limit, floor)
-    tensors = flat(widened(x), order), flat(widened(out), order), _mask(mixed, out)
-    scan = partial(_scan, plan.loop, plan.lanes, (*tensors, *plan.numbers), limit)
-    done = pieces(scan, plan.total, items_worth(_LEAST, plan.total, x.numel()))
-    tied, listed, found, finite = zip(*done, strict=True)
-    if not any(found):
-        return Ties(out.numel(), int(sum(tied)), _NONE, False, all(finite))
-    kept = row_major(np.concatenate(listed), out, order)
+    number = out.numel()
+    if order is None or plan is None or not number or not x.numel():
+        return reference.ties(x.detach(), out.detach(), windows, skip, mixed, limit, floor)
+    cells, maxima = (t if t.dtype in _WIDE else widened(t) for t in (x, out))
+    mask, pieces = _mask(mixed, out), torch.get_num_threads()
+    seen, listed = np.zeros((pieces, 4), np.int64), np.empty((pieces, limit), np.int64)
+    addresses = cells.data_ptr(), maxima.data_ptr(), mask.ctypes.data, seen.ctypes.data, listed.ctypes.data
+    plan.loop()(plan.total, items_worth(_LEAST, plan.total, x.numel()), *addresses, limit, *plan.words)
+    tied, found, strange, done = seen.sum(0).tolist()
+    if done != plan.total:  # a loop that cannot get memory stops without a word
+        raise MemoryError("the scan of a max did not get the memory that it needs")
+    if not found:
+        return Ties(number, tied, _NONE, False, not strange)
+    kept = row_major(np.concatenate([part[:held] for part, held in zip(listed, seen[:, 1].tolist(), strict=True)]), out, order)
     if order[-1] == 1:
         kept.sort()
-    return Ties(out.numel(), int(sum(tied)), torch.from_numpy(kept[:limit]), sum(found) > limit, all(finite))
+    return Ties(number, tied, torch.from_numpy(kept[:limit]), found > limit, not strange)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which loop of ``tie_loops`` scans a max, in how many lanes, over how many items, what it is given beside the tensors."""
+    """How ``tie_loops`` scans a max: by which loop, in how many lanes, over how many items.
 
-    loop: str
+    Args:
+        numbers: sizes, as the loop takes them.
+        tables: int64 arrays of two dimensions, at most three.
+        blocks: see ``_blocks``.
+        values: floor and flat values, as wide as the cells that are compared.
+    """
+
+    name: str
     lanes: int
     total: int
-    numbers: tuple[Any, ...]
+    numbers: tuple[int, ...]
+    tables: tuple[Any, ...]
+    blocks: tuple[Any, Any]
+    values: Any
+
+    def loop(self) -> Any:
+        """Compiled at its first call."""
+        from fxcheck.scan import tie_loops  # imports numba
+
+        return tie_loops.loop(self.name, self.lanes, self.values.itemsize, len(self.numbers))
+
+    @cached_property
+    def words(self) -> tuple[int, ...]:
+        """What the loop is given beside the tensors."""
+        tables = [(t.ctypes.data, *t.shape) for t in (*self.tables, _NO_TABLE, _NO_TABLE, _NO_TABLE)[:3]]
+        columns, fresh = self.blocks
+        addresses = columns.ctypes.data, fresh.ctypes.data, self.values.ctypes.data
+        return (len(columns), *addresses, *chain.from_iterable(tables), *map(int, self.numbers))
 
 
 @lru_cache(maxsize=1024)
@@ -70,36 +102,39 @@ def _plan(
         return None
     cells = np.float64 if dtype is torch.float64 else np.float32
     # No value is at most NaN, so that all windows count, and none equals it.
-    values = tuple(map(cells, reference.rounded((nan if floor is None else floor, *skip, nan, nan)[:3], dtype)))
+    values = np.array(reference.rounded((nan if floor is None else floor, *skip, nan, nan)[:3], dtype), cells)
     planes, channels = shape[0] * shape[1], shape[1]
     if last:
         sizes = (channels, *[1] * (5 - len(shape)), *shape[2:])
-        lanes, *blocks = _blocks(channels)
-        return _Plan("pixels", lanes, shape[0] * prod(windows.size_out[:-1]), (sizes, *windows.three, *blocks, values))
+        lanes, blocks = _blocks(channels)
+        return _Plan("pixels", lanes, shape[0] * prod(windows.size_out[:-1]), sizes, windows.three, blocks, values)
     outputs = windows.size_out[-1]
-    lanes, *blocks = _blocks(outputs)
+    lanes, blocks = _blocks(outputs)
     if outputs >= _SHORT // 2 and _are_twos(windows):
-        return _Plan("twos", lanes, planes, ((channels, prod(shape[2:]), shape[-1], *windows.size_out), *blocks, values))
+        numbers = channels, prod(shape[2:]), shape[-1], *windows.size_out
+        return _Plan("twos", lanes, planes, numbers, (), blocks, values)
     if outputs < _SHORT and windows.taps <= _MOST_TAPS:
         return _cells(shape, windows, values)
     lines = _lines(windows)
-    return lines and _Plan("planes", lanes, planes, ((channels, prod(shape[2:-1]), shape[-1]), *lines, *blocks, values))
+    if lines is None:
+        return None
+    return _Plan("planes", lanes, planes, (channels, prod(shape[2:-1]), shape[-1], *lines[1]), lines[:1], blocks, values)
 
 
 def _cells(shape: tuple[int, ...], windows: Windows, values: Any) -> _Plan:
     """Channels are taken several at once, as one, until their outputs fill a vector."""
     channels, plane_in, plane_out = shape[1], prod(shape[2:]), len(windows.places)
     group = next((n for n in range(1, channels) if channels % n == 0 and n * plane_out >= _LANES), channels)
-    lanes, columns, fresh = _blocks(group * plane_out)
+    lanes, blocks = _blocks(group * plane_out)
     places = windows.places[None] + plane_in * np.arange(group)[:, None, None]
     real = np.tile(windows.places >= 0, (group, 1))
-    bits = [[int(sum(1 << j for j in range(lanes) if row[column + j])) for column in columns.tolist()] for row in real.T]
-    cells = np.ascontiguousarray(np.where(real, places.reshape(real.shape), 0).T.astype(np.uint64))
-    numbers = (channels // group, group, plane_in), cells, np.array(bits, np.uint64), columns, fresh, values
-    return _Plan("cells", lanes, shape[0] * channels // group, numbers)
+    bits = [[int(sum(1 << j for j in range(lanes) if row[column + j])) for column in blocks[0].tolist()] for row in real.T]
+    cells = np.ascontiguousarray(np.where(real, places.reshape(real.shape), 0).T)
+    numbers = channels // group, group, plane_in
+    return _Plan("cells", lanes, shape[0] * channels // group, numbers, (cells, np.array(bits, np.int64)), blocks, values)
 
 
-def _blocks(number: int) -> tuple[int, Any, Any]:
+def _blocks(number: int) -> tuple[int, tuple[Any, Any]]:
     """How to cut a row into blocks of equally many outputs: how many, where each begins, and the bits of those not in the last.
 
     The last block of a row begins early enough to end with it.
@@ -108,13 +143,7 @@ def _blocks(number: int) -> tuple[int, Any, Any]:
     even = np.arange(0, number, lanes)
     columns = np.minimum(even, number - lanes)
     fresh = (1 << lanes) - (1 << even - columns)
-    return lanes, columns.astype(np.uint64), fresh.astype(np.uint64)
-
-
-def _scan(loop: str, lanes: int, tensors_and_numbers: tuple[Any, ...], limit: int, first: int, last: int) -> Any:
-    from fxcheck.scan import tie_loops  # imports numba
-
-    return getattr(tie_loops, loop)(lanes)(*tensors_and_numbers, first, last, limit)
+    return lanes, (columns.astype(np.uint64), fresh.astype(np.uint64))
 
 
 def rivals(
@@ -182,7 +211,7 @@ def _lines(windows: Windows) -> tuple[Any, tuple[int, ...]] | None:
     phase = margin + max(-(-size // step), outputs + int(shifts.max()))
     places = firsts % step * phase + margin + shifts
     starts = _line_numbers(windows)[:, :, None] * step * phase + places
-    return starts.flatten(1).numpy().astype(np.uint64), (outputs, step, margin, phase)
+    return np.ascontiguousarray(starts.flatten(1).numpy()), (outputs, step, margin, phase)
 
 
 def _line_numbers(windows: Windows) -> Tensor:

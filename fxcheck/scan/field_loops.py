@@ -65,7 +65,7 @@ def equal(bytes_each: int) -> Team:
         other, same = carray(pointer(words[6]), pairs, np.int64), carray(pointer(words[7]), pairs, np.uint8)
         size = words[14], words[15], words[16]
         deep, high, wide = _along(words, 0), _along(words, 1), _along(words, 2)
-        first, last = next_piece(block)
+        _, first, last = next_piece(block)
         while first >= 0:
             for i in range(first, last):
                 a, b = _placed(one[i], size), _placed(other[i], size)
@@ -74,6 +74,6 @@ def equal(bytes_each: int) -> Team:
                     at = sample[i] * strides[0] + channel * strides[1]
                     equal = equal and _same(bits, at, strides, deep, high, wide, a, b)
                 same[i] = equal
-            first, last = next_piece(block)
+            _, first, last = next_piece(block)
 
     return Team(loop)

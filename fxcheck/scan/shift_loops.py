@@ -55,7 +55,7 @@ def of_input(bytes_each: int) -> Team:
         exist = carray(pointer(words[5]), (number, _product(size)), np.uint8)
         equal = carray(pointer(words[6]), (number, samples, _product(size)), np.uint8)
         plane = np.zeros(_product(size), kind)
-        first, last = next_piece(block)
+        _, first, last = next_piece(block)
         while first >= 0:
             for sample in range(first, last):
                 for m in range(number):
@@ -65,7 +65,7 @@ def of_input(bytes_each: int) -> Team:
                     for m in range(number):
                         if 0 < offsets[m] < plane.size:
                             _compared(plane, np.uint64(offsets[m]), equal[m, sample])
-            first, last = next_piece(block)
+            _, first, last = next_piece(block)
 
     return Team(loop)
 
@@ -127,7 +127,7 @@ def _through_windows(block):  # type: ignore[no-untyped-def]
     result = carray(pointer(words[6]), maps * outputs, np.uint8)
     one, other = np.empty(_product(size), np.uint8), np.empty(_product(size), np.uint8)
     steps = (size[1] * size[2], size[2], 1)
-    first, last = next_piece(block)
+    _, first, last = next_piece(block)
     while first >= 0:
         for at in range(first, last):
             m = at // (maps // number)
@@ -137,7 +137,7 @@ def _through_windows(block):  # type: ignore[no-untyped-def]
                     _least(one, other, kernel[d], dilation[d] * steps[d])
                     one, other = other, one
             _sampled(one, size, stride, size_out, exist[m], result, at * outputs)
-        first, last = next_piece(block)
+        _, first, last = next_piece(block)
 
 
 @outlined
@@ -168,11 +168,11 @@ def _labels(block):  # type: ignore[no-untyped-def]
     real, table = carray(pointer(words[6]), outputs, np.uint64), carray(pointer(words[7]), (1 << steps, taps), np.uint8)
     found = carray(pointer(words[8]), (samples, outputs, taps), np.uint8)
     mixed = carray(pointer(words[9]), (samples, outputs), np.uint8)
-    first, last = next_piece(block)
+    _, first, last = next_piece(block)
     while first >= 0:
         for sample in range(first, last):
             _labelled(along, np.uint64(sample * number), cells, dims, real, table, mixed[sample], found[sample])
-        first, last = next_piece(block)
+        _, first, last = next_piece(block)
 
 
 through_windows = Team(_through_windows)

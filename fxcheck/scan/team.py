@@ -43,11 +43,11 @@ def _taken(_, block):  # type: ignore[no-untyped-def]
 
 @inlined
 def next_piece(block):  # type: ignore[no-untyped-def]
-    """The first and the last (exclusive) item of a piece that no thread has; (-1, -1) when all are taken."""
+    """A piece that no thread has: its number, its first and its last (exclusive) item; all -1 when they are taken."""
     piece, header = _taken(block), carray(block, 3, np.int64)
     if piece >= header[1]:
-        return -1, -1
-    return header[2] * piece // header[1], header[2] * (piece + 1) // header[1]
+        return -1, -1, -1
+    return piece, header[2] * piece // header[1], header[2] * (piece + 1) // header[1]
 
 
 class Team:

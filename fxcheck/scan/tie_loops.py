@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from numba import types  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba.np.unsafe.ndarray import to_fixed_tuple  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Kernel, generated, inlined
+from fxcheck.scan.jit import generated, inlined, outlined
+from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _INT = ir.IntType(32)
 _WORD = ir.IntType(64)
@@ -145,6 +147,11 @@ def _equal_at(_, cells, source, places, row, column, out, best, lanes):  # type:
 
 
 @inlined
+def _table(words, at):  # type: ignore[no-untyped-def]
+    return carray(pointer(words[at]), (words[at + 1], words[at + 2]), np.int64)
+
+
+@inlined
 def _pack(mixed, start, outputs, wide, columns, lanes, packed):  # type: ignore[no-untyped-def]
     """Note as one bit each which windows of a channel with ``outputs`` are mixed, for every block in rows of ``wide``."""
     for k in range(packed.size):
@@ -169,12 +176,13 @@ def _list(bits, best, listed, found):  # type: ignore[no-untyped-def]
 def twos(lanes: int) -> Callable[..., Any]:
     """The scan of windows of 2 x 2 cells side by side, contiguous, in rows of at least ``lanes`` outputs."""
 
-    def scan(x, out, mixed, sizes, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+    @outlined
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
-        channels, plane_in, length, height, wide = sizes
+        channels, plane_in, length, height, wide = numbers
         rows, line, width, blocks = np.uint64(height), np.uint64(length), np.uint64(wide), np.uint64(columns.size)
         floor, one, other = values
-        listed, packed, sample = np.empty(limit, np.int64), np.empty(height * columns.size, np.uint64), -1
+        packed, sample = np.empty(height * columns.size, np.uint64), -1
         tied, found, strange = _ZERO, 0, _ZERO
         for plane in range(first, last):
             source, best = np.uint64(plane * plane_in), np.uint64(plane * height * wide)
@@ -194,9 +202,9 @@ def twos(lanes: int) -> Callable[..., Any]:
                         found = _list(bits & packed[row * blocks + k], into, listed, found)
                 source += _TWO * line
                 best += width
-        return tied, listed[: min(found, limit)], found, strange == _ZERO
+        return tied, found, strange
 
-    return Kernel(scan)
+    return scan
 
 
 @inlined
@@ -224,15 +232,16 @@ def _unroll(x, source, lines, length, step, cells, into, phase, lanes):  # type:
 def planes(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in rows of at least ``lanes`` outputs, laid out as ``compiled_ties._lines`` says."""
 
-    def scan(x, out, mixed, sizes, starts, numbers, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+    @outlined
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
-        channels, lines, length = sizes
-        outputs, step, margin, phase = numbers
+        channels, lines, length, outputs, step, margin, phase = numbers
+        starts = tables[0]
         plane_out = starts.shape[0] * outputs
         rows, taps, blocks = np.uint64(starts.shape[0]), np.uint64(starts.shape[1]), np.uint64(columns.size)
         floor, one, other = values
         cells = np.full((lines + 1) * step * phase, np.nan, x.dtype)
-        listed, packed, sample = np.empty(limit, np.int64), np.empty(starts.shape[0] * columns.size, np.uint64), -1
+        packed, sample = np.empty(starts.shape[0] * columns.size, np.uint64), -1
         tied, found, strange, width = _ZERO, 0, _ZERO, np.uint64(outputs)
         for plane in range(first, last):
             source, best = np.uint64(plane * lines * length), np.uint64(plane * plane_out)
@@ -241,7 +250,7 @@ def planes(lanes: int) -> Callable[..., Any]:
                 for k in range(blocks):
                     into, once, twice = best + columns[k], _ZERO, _ZERO
                     for tap in range(taps):
-                        bits = _equal(cells, starts[row, tap] + columns[k], out, into, lanes)
+                        bits = _equal(cells, np.uint64(starts[row, tap]) + columns[k], out, into, lanes)
                         twice |= once & bits
                         once |= bits
                     live, wild = _counted(out, into, floor, one, other, lanes)
@@ -254,21 +263,23 @@ def planes(lanes: int) -> Callable[..., Any]:
                             _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
                         found = _list(bits & packed[row * blocks + k], into, listed, found)
                 best += width
-        return tied, listed[: min(found, limit)], found, strange == _ZERO
+        return tied, found, strange
 
-    return Kernel(scan)
+    return scan
 
 
 @lru_cache(maxsize=16)
 def pixels(lanes: int) -> Callable[..., Any]:
     """The scan of channels_last tensors of at least ``lanes`` channels."""
 
-    def scan(x, out, mixed, sizes, deep, high, wide, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+    @outlined
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan rows of outputs ``first`` to ``last`` (exclusive)."""
-        channels, depth, height, length = sizes
+        channels, depth, height, length = numbers
+        deep, high, wide = tables
         outputs, rows, blocks = wide.shape[0], deep.shape[0] * high.shape[0], np.uint64(columns.size)
         floor, one, other = values
-        listed, lines = np.empty(limit, np.int64), np.empty(deep.shape[1] * high.shape[1], np.int64)
+        lines = np.empty(deep.shape[1] * high.shape[1], np.int64)
         starts = np.empty(lines.size * wide.shape[1], np.uint64)
         tied, found, strange = _ZERO, 0, _ZERO
         for row in range(first, last):
@@ -298,33 +309,35 @@ def pixels(lanes: int) -> Callable[..., Any]:
                         tied += _ones(bits)
                         if mixed[row * outputs + j] != 0:
                             found = _list(bits, into, listed, found)
-        return tied, listed[: min(found, limit)], found, strange == _ZERO
+        return tied, found, strange
 
-    return Kernel(scan)
+    return scan
 
 
 @lru_cache(maxsize=16)
 def cells(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in windows of any shape, in groups of channels of at least ``lanes`` outputs."""
 
-    def scan(x, out, mixed, sizes, places, real, columns, fresh, values, first, last, limit):  # type: ignore[no-untyped-def]
+    @outlined
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan groups ``first`` to ``last`` (exclusive) of ``channels`` channels.
 
         ``places`` (taps, outputs of a group) are the cells of each output, any one in the place of padding; ``real``
         (taps, blocks) the bits of those that are not padding.
         """
-        groups, channels, plane_in = sizes
+        groups, channels, plane_in = numbers
+        places, real, _ = tables
         taps, outputs, blocks = np.uint64(places.shape[0]), places.shape[1], np.uint64(columns.size)
         plane_out = outputs // channels
         floor, one, other = values
-        listed, packed, sample = np.empty(limit, np.int64), np.empty(columns.size, np.uint64), -1
+        packed, sample = np.empty(columns.size, np.uint64), -1
         tied, found, strange = _ZERO, 0, _ZERO
         for group in range(first, last):
             source, best = np.uint64(group * channels * plane_in), np.uint64(group * outputs)
             for k in range(blocks):
                 into, once, twice = best + columns[k], _ZERO, _ZERO
                 for tap in range(taps):
-                    bits = _equal_at(x, source, places, tap, columns[k], out, into, lanes) & real[tap, k]
+                    bits = _equal_at(x, source, places, tap, columns[k], out, into, lanes) & np.uint64(real[tap, k])
                     twice |= once & bits
                     once |= bits
                 live, wild = _counted(out, into, floor, one, other, lanes)
@@ -336,6 +349,38 @@ def cells(lanes: int) -> Callable[..., Any]:
                         sample = group // groups
                         _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
                     found = _list(bits & packed[k], into, listed, found)
-        return tied, listed[: min(found, limit)], found, strange == _ZERO
+        return tied, found, strange
 
-    return Kernel(scan)
+    return scan
+
+
+@lru_cache(maxsize=64)
+def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
+    """One of the scans over items, of floats of so many bytes each.
+
+    Words: addresses of ``x``, ``out``, ``mixed`` (bytes), of what each piece saw (how many are tied, how many of them are to be
+    listed, whether something is not finite, how many items it went through; int64 (pieces, 4)) and of what it listed, int64
+    (pieces, limit); ``limit``; the number of blocks and the addresses of ``columns``, ``fresh`` and ``values``; per table its
+    address and its two sizes; and ``numbers``.
+    """
+    kind: Any = np.dtype(f"f{bytes_each}").type
+    scan = {"twos": twos, "planes": planes, "pixels": pixels, "cells": cells}[name](lanes)
+
+    def run(block):  # type: ignore[no-untyped-def]
+        words = carray(block, HEADER + 19 + numbers, np.int64)
+        # Nobody asks how long the tensors are.
+        x, out = carray(pointer(words[3]), 1, kind), carray(pointer(words[4]), 1, kind)
+        mixed, limit, blocks = carray(pointer(words[5]), 1, np.uint8), words[8], words[9]
+        columns, fresh = carray(pointer(words[10]), blocks, np.uint64), carray(pointer(words[11]), blocks, np.uint64)
+        values = to_fixed_tuple(carray(pointer(words[12]), 3, kind), 3)
+        sizes, tables = to_fixed_tuple(words[22:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
+        piece, first, last = next_piece(block)
+        while piece >= 0:
+            seen = carray(pointer(words[6]), (piece + 1, 4), np.int64)[piece]
+            listed = carray(pointer(words[7]), (piece + 1, limit), np.int64)[piece]
+            found = scan(x, out, mixed, sizes, tables, columns, fresh, values, listed, first, last)
+            seen[0], seen[1], seen[2] = found
+            seen[3] = last - first
+            piece, first, last = next_piece(block)
+
+    return Team(run)

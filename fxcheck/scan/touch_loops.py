@@ -80,11 +80,11 @@ def _pieces(kind: Any) -> Team:
     def loop(block):  # type: ignore[no-untyped-def]
         words = carray(block, HEADER + 4, np.int64)
         y, kinks = carray(pointer(words[3]), words[2], kind), carray(pointer(words[4]), words[5], kind)
-        first, last = next_piece(block)
+        _, first, last = next_piece(block)
         while first >= 0:
             if not _all_clear(y, kinks, first, last):
                 words[6] = 1
-            first, last = next_piece(block)
+            _, first, last = next_piece(block)
 
     return Team(loop)
 

@@ -13,15 +13,20 @@ from fxcheck.errors import UsageError
 from fxcheck.scan import choice
 
 
+def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_chosen", None)
+    monkeypatch.setattr(choice, "_compiled", None)
+
+
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_chosen", None)
+    _nothing_chosen(monkeypatch)
 
 
 def test_the_user_can_force_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     scan.use("torch")
     assert not choice.compiles(torch.zeros(1))
-    monkeypatch.setattr(choice, "_chosen", None)
+    _nothing_chosen(monkeypatch)
     monkeypatch.setenv("FXCHECK_SCAN", "torch")
     assert not choice.compiles(torch.zeros(1))
 
