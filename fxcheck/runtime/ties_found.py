@@ -84,11 +84,11 @@ def ties_in_windows(
         x, maxima, picks = x[None], maxima[None], picks[None]
     if pool.tied is None or pool.tied > _FEW:
         labels, mixed = _mixed(check, x, windows, position_classes, seconds)
-    found = scan.ties(x, maxima, windows, check.skip, mixed, _FEW if mixed is None else _LIMIT, check.floor)
+    found = scan.ties(x, maxima, windows, check.skip, mixed, _FEW if mixed is None else _LIMIT, check.floor, labels)
     pool.tied = found.tied
     if found.truncated and mixed is None:
         labels, mixed = _mixed(check, x, windows, position_classes, seconds)
-        found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor)
+        found = scan.ties(x, maxima, windows, check.skip, mixed, _LIMIT, check.floor, labels)
     if not found.listed.numel():
         return Found(_NONE, _NONE, _NONE, found.tied, found.truncated, found.finite)
     winners, losers, outputs = (r.cpu() for r in scan.rivals(x, maxima, picks, windows, found.listed, labels))
@@ -145,19 +145,26 @@ def _pairs(cells: Tensor, chosen: Tensor, outputs: Tensor) -> tuple[Tensor, Tens
 
 def _apart(found: Found, x: Tensor, operand: int, position_classes: PositionClasses) -> Found:
     """Without the pairs of entries that are equal functions of the parameters."""
-    plane = prod(x.shape[2:])
-    winners, losers = found.winners.numpy(), found.losers.numpy()
-    equal = position_classes.are_equal(operand, winners // (x.shape[1] * plane), winners % plane, losers % plane)
+    winners, losers, channel, sample = _places(found, x)
+    equal = position_classes.are_equal(operand, sample, winners - channel, losers - channel)
     return found if equal is None else _kept(found, ~equal)
+
+
+def _places(found: Found, x: Tensor) -> tuple[Any, Any, Any, Any]:
+    """Winners and losers, the first entry of the channel of both, and the sample: int64 arrays (P,)."""
+    plane = prod(x.shape[2:])
+    winners = found.winners.numpy()
+    channel = winners // plane  # by a number, and never %: that is what numpy has vectors for
+    return winners, found.losers.numpy(), channel * plane, channel // x.shape[1]
 
 
 def _of_other_origin(found: Found, x: Tensor, inner: Picks, position_classes: PositionClasses) -> Found:
     """Without the pairs of pooled values for which AD picked one entry, or entries of one class: equal gradients."""
     if inner.chosen.numel() != x.numel() or not found.winners.numel():
         return found
-    picks, plane = inner.chosen.reshape(-1).cpu().numpy(), prod(x.shape[2:])
-    winners, losers = found.winners.numpy(), found.losers.numpy()
-    one, other, sample = picks[winners], picks[losers], winners // (x.shape[1] * plane)
+    picks = inner.chosen.reshape(-1).cpu().numpy()
+    winners, losers, _, sample = _places(found, x)
+    one, other = picks[winners], picks[losers]
     equal = position_classes.are_equal(inner.operand, sample, one, other)
     return _kept(found, one != other if equal is None else (one != other) & ~equal)
 

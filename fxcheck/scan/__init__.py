@@ -54,10 +54,11 @@ def ties(
     mixed: Tensor | None = None,
     limit: int = 200_000,
     floor: float | None = None,
+    labels: Tensor | None = None,
 ) -> Ties:
     """The tied windows of one max; see ``reference.ties``."""
     path = compiled_ties if compiles(x) and compiles(out) else reference
-    return path.ties(x, out, windows, skip, mixed, limit, floor)
+    return path.ties(x, out, windows, skip, mixed, limit, floor, labels)
 
 
 def rivals(

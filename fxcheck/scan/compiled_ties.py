@@ -25,6 +25,7 @@ _LANES = 16  # outputs side by side that are compared as one vector, at most
 _MOST_TAPS = 64  # of a window whose cells are gathered
 _WIDE = (torch.float32, torch.float64)
 _NONE = torch.empty(0, dtype=torch.int64)
+_NOTHING_KNOWN = 0, 0, 0, 0
 _NO_TABLE = np.zeros((0, 0), np.int64)
 
 
@@ -36,18 +37,23 @@ def ties(
     mixed: Tensor | None = None,
     limit: int = 200_000,
     floor: float | None = None,
+    labels: Tensor | None = None,
 ) -> Ties:
     """As ``reference.ties``."""
     order = _shared_order(x, out) if x.dtype in FLOATS and x.dtype == out.dtype else None
     plan = None if order is None else _plan(tuple(x.shape), x.dtype, order[-1] == 1, windows, skip, floor)
     number = out.numel()
     if order is None or plan is None or not number or not x.numel():
-        return reference.ties(x.detach(), out.detach(), windows, skip, mixed, limit, floor)
+        return reference.ties(x.detach(), out.detach(), windows, skip, mixed, limit, floor, labels)
     cells, maxima = (t if t.dtype in _WIDE else widened(t) for t in (x, out))
     mask, pieces = _mask(mixed, out), torch.get_num_threads()
     seen, listed = np.zeros((pieces, 4), np.int64), np.empty((pieces, limit), np.int64)
     addresses = cells.data_ptr(), maxima.data_ptr(), mask.ctypes.data, seen.ctypes.data, listed.ctypes.data
-    plan.loop()(plan.total, items_worth(_LEAST, plan.total, x.numel()), *addresses, limit, *plan.words)
+    known = _NOTHING_KNOWN
+    if labels is not None:
+        known = labels.data_ptr(), windows.places.ctypes.data, *windows.places.shape
+    least, shape = items_worth(_LEAST, plan.total, x.numel()), (prod(windows.size_in), x.shape[1], order[-1] == 1)
+    plan.loop()(plan.total, least, *addresses, limit, *plan.words, *known, *shape, *plan.numbers)
     tied, found, strange, done = seen.sum(0).tolist()
     if done != plan.total:  # a loop that cannot get memory stops without a word
         raise MemoryError("the scan of a max did not get the memory that it needs")
@@ -86,11 +92,11 @@ class _Plan:
 
     @cached_property
     def words(self) -> tuple[int, ...]:
-        """What the loop is given beside the tensors."""
+        """Where its arrays are."""
         tables = [(t.ctypes.data, *t.shape) for t in (*self.tables, _NO_TABLE, _NO_TABLE, _NO_TABLE)[:3]]
         columns, fresh = self.blocks
         addresses = columns.ctypes.data, fresh.ctypes.data, self.values.ctypes.data
-        return (len(columns), *addresses, *chain.from_iterable(tables), *map(int, self.numbers))
+        return (len(columns), *addresses, *chain.from_iterable(tables))
 
 
 @lru_cache(maxsize=1024)

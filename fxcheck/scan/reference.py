@@ -123,6 +123,7 @@ def ties(
     mixed: Tensor | None = None,
     limit: int = 200_000,
     floor: float | None = None,
+    labels: Tensor | None = None,
 ) -> Ties:
     """The windows in which at least two real cells equal the maximum. Padding never ties, and NaN equals nothing.
 
@@ -134,6 +135,7 @@ def ties(
         mixed: bool or uint8 (N, *S_out): only windows where it is not zero are listed; all tied ones are counted.
         limit: how many windows to list at most.
         floor: windows whose maximum is at most this (rounded to ``x.dtype``) do not count.
+        labels: uint8 (N, *S_out, taps), contiguous: only windows whose maximal cells do not all have one label are listed.
 
     Returns:
         The ties.
@@ -144,7 +146,21 @@ def ties(
     if mixed is not None and number:
         tied &= (mixed != 0).unsqueeze(1)
     listed = _flat_nonzero(tied)
+    if labels is not None and listed.numel():
+        listed = listed[_have_several_labels(x, out, windows, listed, labels)]
     return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(out))
+
+
+def _have_several_labels(x: Tensor, out: Tensor, windows: Windows, listed: Tensor, labels: Tensor) -> Tensor:
+    """Of listed windows, those whose maximal cells do not all have one label: bool (L,)."""
+    size_in, size_out = prod(windows.size_in), prod(windows.size_out)
+    plane, place = listed.div(size_out, rounding_mode="floor"), listed % size_out
+    cells = torch.from_numpy(windows.places).to(x.device)[place]
+    read = x.reshape(-1)[plane[:, None] * size_in + cells.clamp(min=0)]
+    maximal = (cells >= 0) & (read == out.reshape(-1)[listed][:, None])
+    sample = plane.div(x.shape[1], rounding_mode="floor")
+    label = labels.reshape(-1, windows.taps)[sample * size_out + place].int()
+    return torch.where(maximal, label, 1 << 8).amin(1) < torch.where(maximal, label, -1).amax(1)
 
 
 def rivals(

@@ -22,9 +22,15 @@ def _placed(bits, margins, size, plane):  # type: ignore[no-untyped-def]
 
 
 @outlined
-def _compared(plane, step, equal):  # type: ignore[no-untyped-def]
+def _compared(plane, step, apart):  # type: ignore[no-untyped-def]
     for p in range(np.uint64(plane.size) - step):
-        equal[p] &= np.uint8(plane[p + step] == plane[p])
+        apart[p] |= plane[p + step] ^ plane[p]
+
+
+@outlined
+def _equal_where(apart, exist, equal):  # type: ignore[no-untyped-def]
+    for p in range(np.uint64(apart.size)):
+        equal[p] = np.uint8(apart[p] == 0) & exist[p]
 
 
 @inlined
@@ -54,17 +60,18 @@ def of_input(bytes_each: int) -> Team:
         offsets = carray(pointer(words[4]), number, np.int64)
         exist = carray(pointer(words[5]), (number, _product(size)), np.uint8)
         equal = carray(pointer(words[6]), (number, samples, _product(size)), np.uint8)
-        plane = np.zeros(_product(size), kind)
+        plane, apart = np.zeros(_product(size), kind), np.empty((number, _product(size)), kind)
         _, first, last = next_piece(block)
         while first >= 0:
             for sample in range(first, last):
-                for m in range(number):
-                    equal[m, sample] = exist[m]
+                apart[:] = 0
                 for channel in range(channels):
                     _placed(bits[sample, channel], margins, size, plane)
                     for m in range(number):
                         if 0 < offsets[m] < plane.size:
-                            _compared(plane, np.uint64(offsets[m]), equal[m, sample])
+                            _compared(plane, np.uint64(offsets[m]), apart[m])
+                for m in range(number):
+                    _equal_where(apart[m], exist[m], equal[m, sample])
             _, first, last = next_piece(block)
 
     return Team(loop)

@@ -161,6 +161,33 @@ def _pack(mixed, start, outputs, wide, columns, lanes, packed):  # type: ignore[
         packed[k] = word
 
 
+@outlined
+def _apart(x, out, known, listed, begin, end):  # type: ignore[no-untyped-def]
+    """Keep of the outputs ``begin`` to ``end`` of ``listed`` those whose maximal cells have several labels; how many stay.
+
+    They were just scanned, so that what they read is near. Where not all of them could be listed, all stay.
+    """
+    if end > listed.size:
+        return end
+    labels, places, size_in, channels, last = known
+    size_out, step, kept = np.uint64(places.shape[0]), np.uint64(channels if last else 1), begin
+    for i in range(begin, end):
+        at = np.uint64(listed[i])
+        plane = at // np.uint64(channels) // size_out if last else at // size_out
+        place = at // np.uint64(channels) % size_out if last else at % size_out
+        source = plane * np.uint64(size_in) * step + (at % np.uint64(channels) if last else _ZERO)
+        row = (plane if last else plane // np.uint64(channels)) * size_out + place
+        value, label, several = out[at], -1, False
+        for k in range(np.uint64(places.shape[1])):
+            cell = places[place, k]
+            if cell >= 0 and x[source + np.uint64(cell) * step] == value:
+                several |= label >= 0 and labels[row, k] != label
+                label = np.int64(labels[row, k])
+        listed[kept] = listed[i]
+        kept += several
+    return kept
+
+
 @inlined
 def _list(bits, best, listed, found):  # type: ignore[no-untyped-def]
     """List the outputs whose bit is set, counted from ``best`` on; how many were found so far."""
@@ -177,7 +204,7 @@ def twos(lanes: int) -> Callable[..., Any]:
     """The scan of windows of 2 x 2 cells side by side, contiguous, in rows of at least ``lanes`` outputs."""
 
     @outlined
-    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
         channels, plane_in, length, height, wide = numbers
         rows, line, width, blocks = np.uint64(height), np.uint64(length), np.uint64(wide), np.uint64(columns.size)
@@ -185,7 +212,7 @@ def twos(lanes: int) -> Callable[..., Any]:
         packed, sample = np.empty(height * columns.size, np.uint64), -1
         tied, found, strange = _ZERO, 0, _ZERO
         for plane in range(first, last):
-            source, best = np.uint64(plane * plane_in), np.uint64(plane * height * wide)
+            source, best, before = np.uint64(plane * plane_in), np.uint64(plane * height * wide), found
             for row in range(rows):
                 for k in range(blocks):
                     at, into = source + _TWO * columns[k], best + columns[k]
@@ -202,6 +229,8 @@ def twos(lanes: int) -> Callable[..., Any]:
                         found = _list(bits & packed[row * blocks + k], into, listed, found)
                 source += _TWO * line
                 best += width
+            if known[1].size:
+                found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
     return scan
@@ -233,7 +262,7 @@ def planes(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in rows of at least ``lanes`` outputs, laid out as ``compiled_ties._lines`` says."""
 
     @outlined
-    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
         channels, lines, length, outputs, step, margin, phase = numbers
         starts = tables[0]
@@ -244,7 +273,7 @@ def planes(lanes: int) -> Callable[..., Any]:
         packed, sample = np.empty(starts.shape[0] * columns.size, np.uint64), -1
         tied, found, strange, width = _ZERO, 0, _ZERO, np.uint64(outputs)
         for plane in range(first, last):
-            source, best = np.uint64(plane * lines * length), np.uint64(plane * plane_out)
+            source, best, before = np.uint64(plane * lines * length), np.uint64(plane * plane_out), found
             _unroll(x, source, lines, np.uint64(length), np.uint64(step), cells, np.uint64(margin), np.uint64(phase), lanes)
             for row in range(rows):
                 for k in range(blocks):
@@ -263,6 +292,8 @@ def planes(lanes: int) -> Callable[..., Any]:
                             _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
                         found = _list(bits & packed[row * blocks + k], into, listed, found)
                 best += width
+            if known[1].size:
+                found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
     return scan
@@ -273,7 +304,7 @@ def pixels(lanes: int) -> Callable[..., Any]:
     """The scan of channels_last tensors of at least ``lanes`` channels."""
 
     @outlined
-    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan rows of outputs ``first`` to ``last`` (exclusive)."""
         channels, depth, height, length = numbers
         deep, high, wide = tables
@@ -284,7 +315,7 @@ def pixels(lanes: int) -> Callable[..., Any]:
         tied, found, strange = _ZERO, 0, _ZERO
         for row in range(first, last):
             sample, upper, lower = row // rows, row % rows // high.shape[0], row % high.shape[0]
-            number = 0
+            number, before = 0, found
             for i in range(deep.shape[1]):
                 for k in range(high.shape[1]):
                     lines[number] = ((sample * depth + deep[upper, i]) * height + high[lower, k]) * length
@@ -309,6 +340,8 @@ def pixels(lanes: int) -> Callable[..., Any]:
                         tied += _ones(bits)
                         if mixed[row * outputs + j] != 0:
                             found = _list(bits, into, listed, found)
+            if known[1].size:
+                found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
     return scan
@@ -319,7 +352,7 @@ def cells(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in windows of any shape, in groups of channels of at least ``lanes`` outputs."""
 
     @outlined
-    def scan(x, out, mixed, numbers, tables, columns, fresh, values, listed, first, last):  # type: ignore[no-untyped-def]
+    def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan groups ``first`` to ``last`` (exclusive) of ``channels`` channels.
 
         ``places`` (taps, outputs of a group) are the cells of each output, any one in the place of padding; ``real``
@@ -333,7 +366,7 @@ def cells(lanes: int) -> Callable[..., Any]:
         packed, sample = np.empty(columns.size, np.uint64), -1
         tied, found, strange = _ZERO, 0, _ZERO
         for group in range(first, last):
-            source, best = np.uint64(group * channels * plane_in), np.uint64(group * outputs)
+            source, best, before = np.uint64(group * channels * plane_in), np.uint64(group * outputs), found
             for k in range(blocks):
                 into, once, twice = best + columns[k], _ZERO, _ZERO
                 for tap in range(taps):
@@ -349,6 +382,8 @@ def cells(lanes: int) -> Callable[..., Any]:
                         sample = group // groups
                         _pack(mixed, sample * plane_out, plane_out, outputs, columns, lanes, packed)
                     found = _list(bits & packed[k], into, listed, found)
+            if known[1].size:
+                found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
     return scan
@@ -361,24 +396,27 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
     Words: addresses of ``x``, ``out``, ``mixed`` (bytes), of what each piece saw (how many are tied, how many of them are to be
     listed, whether something is not finite, how many items it went through; int64 (pieces, 4)) and of what it listed, int64
     (pieces, limit); ``limit``; the number of blocks and the addresses of ``columns``, ``fresh`` and ``values``; per table its
-    address and its two sizes; and ``numbers``.
+    address and its two sizes; the addresses of labels, uint8 (N * outputs, taps), and of ``Windows.places`` with its two
+    sizes, zero where none are known; cells of one channel, channels, and whether they are last in memory; and ``numbers``.
     """
     kind: Any = np.dtype(f"f{bytes_each}").type
     scan = {"twos": twos, "planes": planes, "pixels": pixels, "cells": cells}[name](lanes)
 
     def run(block):  # type: ignore[no-untyped-def]
-        words = carray(block, HEADER + 19 + numbers, np.int64)
+        words = carray(block, HEADER + 26 + numbers, np.int64)
         # Nobody asks how long the tensors are.
         x, out = carray(pointer(words[3]), 1, kind), carray(pointer(words[4]), 1, kind)
         mixed, limit, blocks = carray(pointer(words[5]), 1, np.uint8), words[8], words[9]
         columns, fresh = carray(pointer(words[10]), blocks, np.uint64), carray(pointer(words[11]), blocks, np.uint64)
         values = to_fixed_tuple(carray(pointer(words[12]), 3, kind), 3)
-        sizes, tables = to_fixed_tuple(words[22:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
+        sizes, tables = to_fixed_tuple(words[29:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
+        labels = carray(pointer(words[22]), (1, words[25]), np.uint8)
+        known = labels, _table(words, 23), words[26], words[27], words[28] != 0
         piece, first, last = next_piece(block)
         while piece >= 0:
             seen = carray(pointer(words[6]), (piece + 1, 4), np.int64)[piece]
             listed = carray(pointer(words[7]), (piece + 1, limit), np.int64)[piece]
-            found = scan(x, out, mixed, sizes, tables, columns, fresh, values, listed, first, last)
+            found = scan(x, out, mixed, sizes, tables, columns, fresh, values, known, listed, first, last)
             seen[0], seen[1], seen[2] = found
             seen[3] = last - first
             piece, first, last = next_piece(block)

@@ -18,6 +18,16 @@ from tests.scan.oracles import Case, cells_of, laid_out, pools, small_integers, 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def label_of(case: Case, labels: torch.Tensor | None, number: int, cell: int) -> int | None:
+    """The label that a cell of the input has in the window of an output, both as flat indices."""
+    if labels is None:
+        return None
+    sample, _, *window = (int(i) for i in torch.unravel_index(torch.tensor(number), case.out.shape))
+    size = case.windows.size_in
+    read = [None if c is None else int(np.ravel_multi_index(c, size)) for c in cells_of(case.windows, tuple(window))]
+    return int(labels[(sample, *window)][read.index(cell % prod(size))])
+
+
 @FUZZ
 @given(pools(), st.sampled_from([(), (2.0,), (0.0, 1.0), (0.0, 1.0, 2.0)]), st.sampled_from([None, 0.0, 1.0]), st.integers(0, 9))
 def test_ties_are_those_of_a_naive_loop(
@@ -25,18 +35,22 @@ def test_ties_are_those_of_a_naive_loop(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.rand(case.out.shape[0], *case.out.shape[2:], generator=generator) < 0.5 if seed else None
+    shape = (case.out.shape[0], *case.windows.size_out, case.windows.taps)
+    labels = torch.randint(2, shape, generator=generator, dtype=torch.uint8) if seed % 2 else None
     values = case.out.double().reshape(-1).tolist()
+    held = tied_cells(case)
     live = [
         number
-        for number, cells in tied_cells(case).items()
+        for number, cells in held.items()
         if len(cells) >= 2 and values[number] not in skip and (floor is None or values[number] > floor)
     ]
     everywhere = torch.ones_like(case.out, dtype=torch.bool)
     mask = everywhere if mixed is None else everywhere & mixed.unsqueeze(1)
     chosen = mask.reshape(-1).tolist()
-    found = path.ties(case.x, case.out, case.windows, skip=skip, mixed=mixed, floor=floor)
+    found = path.ties(case.x, case.out, case.windows, skip=skip, mixed=mixed, floor=floor, labels=labels)
     assert (found.outputs, found.tied) == (case.out.numel(), len(live))
-    assert found.listed.tolist() == [number for number in live if chosen[number]]
+    kinds = {number: {label_of(case, labels, number, cell) for cell in held[number]} for number in live}
+    assert found.listed.tolist() == [n for n in live if chosen[n] and (labels is None or len(kinds[n]) > 1)]
     assert found.finite == bool(case.out.isfinite().all())
     assert not found.truncated
 
@@ -45,8 +59,7 @@ def test_ties_are_those_of_a_naive_loop(
 @given(pools(), st.sampled_from(["contiguous", "channels_last"]), st.integers(0, 9))
 def test_rivals_are_the_other_maximal_cells_of_another_label(path: ModuleType, case: Case, layout: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    size, channels, taps = prod(case.windows.size_in), case.x.shape[1], case.windows.taps
-    shape = (case.x.shape[0], *case.windows.size_out, taps)
+    size, shape = prod(case.windows.size_in), (case.x.shape[0], *case.windows.size_out, case.windows.taps)
     labels = torch.randint(2, shape, generator=generator, dtype=torch.uint8) if seed else None
     cells = {number: found for number, found in tied_cells(case).items() if found}
     picks = torch.zeros(case.out.numel(), dtype=torch.int64)
@@ -54,11 +67,8 @@ def test_rivals_are_the_other_maximal_cells_of_another_label(path: ModuleType, c
     for number, found in cells.items():
         winner = found[int(torch.randint(len(found), (), generator=generator))]
         picks[number] = winner % size
-        window = tuple(int(i) for i in torch.unravel_index(torch.tensor(number), case.out.shape))[2:]
-        read = [None if c is None else int(np.ravel_multi_index(c, case.windows.size_in)) for c in cells_of(case.windows, window)]
         for loser in found:
-            of_taps = None if labels is None else labels[(loser // size // channels, *window)].tolist()
-            kinds = [of_taps and of_taps[read.index(c % size)] for c in (winner, loser)]
+            kinds = [label_of(case, labels, number, cell) for cell in (winner, loser)]
             if loser != winner and (labels is None or kinds[0] != kinds[1]):
                 wanted.append((winner, loser, number))
     shaped = laid_out(picks.view(case.out.shape), layout)
@@ -83,10 +93,12 @@ def test_blocks_of_outputs_see_what_the_reference_sees(
     x = small_integers((3, channels, side, side), dtype, seed=side, special=True)
     out = F.max_pool2d(x, kernel, stride, padding)
     windows = sliding(WindowSpec(*((n, n) for n in (kernel, stride, padding, 1))), (side, side), tuple(out.shape[2:]))
-    mixed = torch.rand(3, *out.shape[2:], generator=torch.Generator().manual_seed(side)) < 0.5
-    for skip, floor in (((), None), ((2.0,), -1.0), ((2.0, 0.0), None)):
-        wanted = reference.ties(x, out, windows, skip, mixed, floor=floor)
-        found = path.ties(laid_out(x, layout), laid_out(out, layout), windows, skip, mixed, floor=floor)
+    generator = torch.Generator().manual_seed(side)
+    mixed = torch.rand(3, *out.shape[2:], generator=generator) < 0.5
+    labels = torch.randint(2, (3, *out.shape[2:], kernel * kernel), generator=generator, dtype=torch.uint8)
+    for skip, floor, known in (((), None, None), ((2.0,), -1.0, labels), ((2.0, 0.0), None, None), ((), None, labels)):
+        wanted = reference.ties(x, out, windows, skip, mixed, floor=floor, labels=known)
+        found = path.ties(laid_out(x, layout), laid_out(out, layout), windows, skip, mixed, floor=floor, labels=known)
         assert (found.tied, found.finite, found.listed.tolist()) == (wanted.tied, wanted.finite, wanted.listed.tolist())
 
 
