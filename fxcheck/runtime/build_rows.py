@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ _MOST_SLACK = 0.25
 _DIFFERENCE_ERROR = 2.0**-52
 """Rounding of a difference of two floats in float64, relative to the result."""
 _MOST_NUMBERS = 1 << 27
+
+_Part = tuple[Patches | None, np.ndarray, np.ndarray, np.ndarray]
+"""An affine source, or None where there is none; which entries come from it; their channels and their positions."""
 
 
 @dataclass
@@ -72,7 +76,7 @@ class RowBuilder:
     # Touches -----------------------------------------------------------------------------------
 
     def _touches(self, touches: Touches, group: GroupPlan) -> None:
-        directions = [touches.at.check.sides[int(w)].direction for w in touches.which]
+        directions = [touches.at.check.sides[w].direction for w in touches.which.tolist()]
         for source, chosen, channels, positions in self._by_source(touches.at, touches.entries):
             patches = self._patches(source, positions) if source is not None and source.source.norm is None else None
             if patches is not None and source is not None:
@@ -100,7 +104,7 @@ class RowBuilder:
         )
 
     def _plain_touches(
-        self, touches: Touches, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor,
+        self, touches: Touches, group: GroupPlan, source: Patches, chosen: np.ndarray, channels: np.ndarray,
         patches: np.ndarray, directions: list[int],
     ) -> None:  # fmt: skip
         """The entry is <patch, weight> + bias."""
@@ -145,17 +149,17 @@ class RowBuilder:
         return set(source.source.clip) <= left_out
 
     def _differences(
-        self, ties: Ties, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor, positions: Tensor,
-        sign: float,
-    ) -> Tensor:  # fmt: skip
+        self, ties: Ties, group: GroupPlan, source: Patches, chosen: np.ndarray, channels: np.ndarray,
+        positions: np.ndarray, sign: float,
+    ) -> np.ndarray:  # fmt: skip
         """Rows that are a difference of two patches; which of the chosen pairs need no other row."""
-        losers, channels_of_losers = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
-        comparable = (channels == channels_of_losers).numpy()
-        both, place = torch.unique(torch.cat([positions, losers]), return_inverse=True)
+        losers, channels_of_losers = source.rows_and_channels(ties.losers.numpy()[chosen], ties.at.shape)
+        comparable = channels == channels_of_losers
+        both, place = np.unique(np.concatenate([positions, losers]), return_inverse=True)
         patches = self._patches(source, both)
         if patches is None:
-            return torch.zeros(len(chosen), dtype=torch.bool)
-        left, right = place.reshape(2, -1).numpy()
+            return np.zeros(len(chosen), dtype=bool)
+        left, right = place.reshape(2, -1)
         equal = self._equal_functions(source, patches, left, right) & comparable
         same_values = comparable & ~equal & np.array((patches[left] == patches[right]).all((1, 2)))
         for i in np.flatnonzero(same_values).tolist():
@@ -179,7 +183,7 @@ class RowBuilder:
             row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)
             done[i] = True
-        return torch.from_numpy(done)
+        return done
 
     def _equal_functions(
         self, source: Patches, patches: np.ndarray, left: np.ndarray, right: np.ndarray
@@ -197,7 +201,7 @@ class RowBuilder:
         return np.zeros(len(left), dtype=bool)
 
     def _scales(
-        self, source: Patches, channels: Tensor, winners: Tensor, losers: Tensor
+        self, source: Patches, channels: np.ndarray, winners: np.ndarray, losers: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sign of gamma, or 0 where there is no closed form; bound on what the difference of patches leaves out;
         whether the entries are equal before the normalisation, so that gamma's coordinate is 0).
@@ -214,17 +218,18 @@ class RowBuilder:
             scale = self.tensors.get(form.gamma)
             if scale is None:
                 return np.zeros(len(channels)), slack, same
-            signs = scale.detach().double().sign().cpu()[channels].numpy()
-        flat = source.result.flatten(2)
-        before = [flat[p // flat.shape[2], channels, p % flat.shape[2]].double().cpu().numpy() for p in (winners, losers)]
+            signs = scale.detach().double().sign().cpu().numpy()[channels]
+        sample, cell = np.divmod(np.stack([winners, losers]), prod(source.result.shape[2:]))
+        before = source.result.flatten(2)[tuple(map(torch.from_numpy, (sample, channels, cell)))].double().cpu().numpy()
         difference = np.abs(before[0] - before[1])
         same = difference == 0
-        if form.epsilon is None:
+        if form.epsilon is None or same.all():
             return signs, slack, same
-        for channel in np.unique(channels.numpy()[difference > 0]):
-            deviation = float((flat[:, channel].double().var(correction=0) + form.epsilon).sqrt())
-            mine = channels.numpy() == channel
-            slack[mine] = difference[mine] / deviation * self._longest_patch(source)
+        longest = self._longest_patch(source)
+        for channel in np.unique(channels[~same]):
+            deviation = float((source.result[:, channel].double().var(correction=0) + form.epsilon).sqrt())
+            mine = channels == channel
+            slack[mine] = difference[mine] / deviation * longest
         return signs, slack, same
 
     def _longest_patch(self, source: Patches) -> float:
@@ -234,28 +239,26 @@ class RowBuilder:
 
     # -------------------------------------------------------------------------------------------
 
-    def _by_source(
-        self, at: Observation, entries: Tensor
-    ) -> list[tuple[Patches | None, Tensor, Tensor, Tensor]]:
-        """Entries split by the affine source of their channel: (source, indices into entries, channels, positions)."""
-        everything = torch.arange(len(entries))
-        found: list[tuple[Patches | None, Tensor, Tensor, Tensor]] = []
-        left = torch.ones(len(entries), dtype=torch.bool)
+    def _by_source(self, at: Observation, entries: Tensor) -> list[_Part]:
+        """Entries split by the affine source of their channel."""
+        numbers = entries.numpy()
+        left = np.arange(len(numbers))
+        found: list[_Part] = []
         for form in at.check.sources:
             source = patches_of(at, form.start)
             if source is None:
                 break
-            positions, channels = source.rows_and_channels(entries, at.shape)
+            positions, channels = source.rows_and_channels(numbers[left], at.shape)
             mine = (channels >= 0) & (channels < form.stop - form.start)
             if mine.any():
-                found.append((source, everything[mine], channels[mine], positions[mine]))
-                left &= ~mine
-        if left.any():
-            nowhere = torch.zeros(int(left.sum()), dtype=torch.int64)
-            found.append((None, everything[left], nowhere, nowhere))
+                found.append((source, left[mine], channels[mine], positions[mine]))
+                left = left[~mine]
+        if len(left):
+            nowhere = np.zeros(len(left), dtype=np.int64)
+            found.append((None, left, nowhere, nowhere))
         return found
 
-    def _patches(self, source: Patches, positions: Tensor) -> np.ndarray | None:
+    def _patches(self, source: Patches, positions: np.ndarray) -> np.ndarray | None:
         size = source.operand.shape[1 if source.source.kernel else -1]
         for k in source.source.kernel:
             size *= k

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from tests.soundness.faults.record import ATTACKS, NAMED, ROWS, TRAPS, fault
 
@@ -29,9 +28,9 @@ def ties_across_channels(right: Any) -> Any:
     """Ties between channels need no row."""
 
     def wrong(
-        self: Any, ties: Any, group: Any, source: Any, chosen: torch.Tensor, channels: torch.Tensor, *rest: Any
+        self: Any, ties: Any, group: Any, source: Any, chosen: np.ndarray, channels: np.ndarray, *rest: Any
     ) -> Any:
-        _, losers = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
+        _, losers = source.rows_and_channels(ties.losers.numpy()[chosen], ties.at.shape)
         return right(self, ties, group, source, chosen, channels, *rest) | (channels != losers)
 
     return wrong
