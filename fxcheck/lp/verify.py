@@ -26,7 +26,7 @@ def power_scaled(rows: np.ndarray) -> np.ndarray:
         rows: (K, D) float64.
     """
     top = np.frexp(np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)))[1]
-    return rows * np.ldexp(1.0, np.clip(-top, -1000, 1000))[:, None]
+    return rows * np.ldexp(1.0, np.minimum(np.maximum(-top, -1000), 1000))[:, None]
 
 
 def lengths(rows: np.ndarray) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import prod, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fxcheck.records.checks import CheckPlan, GroupPlan
-from fxcheck.runtime.closed_rows import Patches, patches_of
+from fxcheck.runtime.closed_rows import Patches, entries_at, patches_of
 from fxcheck.runtime.gradients import Gradients, sign_of_maximum
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.origins import Origins
@@ -155,24 +155,24 @@ class RowBuilder:
         """Rows that are a difference of two patches; which of the chosen pairs need no other row."""
         losers, channels_of_losers = source.rows_and_channels(ties.losers.numpy()[chosen], ties.at.shape)
         comparable = channels == channels_of_losers
-        both, place = np.unique(np.concatenate([positions, losers]), return_inverse=True)
-        patches = self._patches(source, both)
+        place: dict[int, int] = {}
+        left, right = ([place.setdefault(p, len(place)) for p in some.tolist()] for some in (positions, losers))
+        patches = self._patches(source, np.array(list(place)))
         if patches is None:
             return np.zeros(len(chosen), dtype=bool)
-        left, right = place.reshape(2, -1)
-        equal = self._equal_functions(source, patches, left, right) & comparable
-        same_values = comparable & ~equal & np.array((patches[left] == patches[right]).all((1, 2)))
-        for i in np.flatnonzero(same_values).tolist():
-            pair = patches[[left[i], right[i]]]
+        here, there = patches[left], patches[right]
+        same = comparable & (here == there).all((1, 2))
+        equal = self._equal_functions(source, here, same) if same.any() else same
+        for i in (same & ~equal).nonzero()[0].tolist():
+            pair = np.stack([here[i], there[i]])
             equal[i] = self.origins.have_equal_gradients(source, positions[i : i + 1], losers[i : i + 1], pair)
         form = source.source
         signs, slack, same_before = self._scales(source, channels, positions, losers)
         done = equal.copy()
-        for i in np.flatnonzero(comparable & ~equal & (signs != 0)).tolist():
+        for i in (comparable & ~equal & (signs != 0)).nonzero()[0].tolist():
             channel, k = int(channels[i]), int(chosen[i])
-            pair = source.of_channel(patches[[left[i], right[i]]], channel)
-            difference = pair[0] - pair[1]
-            norm = float(np.linalg.norm(difference))
+            difference = source.of_channel(here[i : i + 1] - there[i : i + 1], channel)[0]
+            norm = sqrt(difference.dot(difference))
             error = slack[i] / norm if norm else float(slack[i] > 0)
             if error > _MOST_SLACK:
                 continue
@@ -185,20 +185,22 @@ class RowBuilder:
             done[i] = True
         return done
 
-    def _equal_functions(
-        self, source: Patches, patches: np.ndarray, left: np.ndarray, right: np.ndarray
-    ) -> np.ndarray:
+    def _equal_functions(self, source: Patches, patches: np.ndarray, same: np.ndarray) -> np.ndarray:
         """Pairs of one channel that are equal as functions of the parameters, so in T_j (theory 4.10, 4.11).
 
         Their patches hold the same constants, or only zeros that stay zero.
+
+        Args:
+            source: of both.
+            patches: (P, inputs, taps) of the one.
+            same: (P,) whether the other's patch holds the same values.
         """
         form = source.source
         if form.is_constant:
-            return np.array((patches[left] == patches[right]).all((1, 2)))
+            return same
         if form.zero_is_frozen:
-            zero = np.array(~patches.any((1, 2)))
-            return np.array(zero[left] & zero[right])
-        return np.zeros(len(left), dtype=bool)
+            return np.array(same & ~patches.any((1, 2)))
+        return np.zeros_like(same)
 
     def _scales(
         self, source: Patches, channels: np.ndarray, winners: np.ndarray, losers: np.ndarray
@@ -220,7 +222,7 @@ class RowBuilder:
                 return np.zeros(len(channels)), slack, same
             signs = scale.detach().double().sign().cpu().numpy()[channels]
         sample, cell = np.divmod(np.stack([winners, losers]), prod(source.result.shape[2:]))
-        before = source.result.flatten(2)[tuple(map(torch.from_numpy, (sample, channels, cell)))].double().cpu().numpy()
+        before = entries_at(source.result.flatten(2), sample, channels, cell)
         difference = np.abs(before[0] - before[1])
         same = difference == 0
         if form.epsilon is None or same.all():
@@ -249,6 +251,8 @@ class RowBuilder:
             if source is None:
                 break
             positions, channels = source.rows_and_channels(numbers[left], at.shape)
+            if source.has_all_channels(at.shape):
+                return [(source, left, channels, positions)]
             mine = (channels >= 0) & (channels < form.stop - form.start)
             if mine.any():
                 found.append((source, left[mine], channels[mine], positions[mine]))
@@ -290,11 +294,10 @@ class RowBuilder:
 
 def _touch(touches: Touches, group: GroupPlan, k: int, direction: int) -> Row:
     at = touches.at
-    return Row(group.index, RowKind.TOUCH, at, at.check.layer, int(touches.entries[k]), direction=direction, exact=True)
+    return Row(group.index, RowKind.TOUCH, at, at.check.layer, int(touches.entries.numpy()[k]), direction=direction, exact=True)
 
 
 def _tie(ties: Ties, group: GroupPlan, k: int) -> Row:
     at = ties.at
-    return Row(
-        group.index, RowKind.TIE, at, at.check.layer, int(ties.winners[k]), int(ties.losers[k]), int(ties.outputs[k])
-    )
+    winner, loser, output = (int(t.numpy()[k]) for t in (ties.winners, ties.losers, ties.outputs))
+    return Row(group.index, RowKind.TIE, at, at.check.layer, winner, loser, output)

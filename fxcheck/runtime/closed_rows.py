@@ -18,6 +18,9 @@ from fxcheck.records.checks import Affine
 from fxcheck.runtime.observed import Observation
 from fxcheck.runtime.windows_of import convolution_windows
 
+_READABLE = (torch.float32, torch.float64, torch.float16)
+"""Dtypes that numpy has too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Patches:
@@ -40,6 +43,10 @@ class Patches:
         channel, cell = np.divmod(within, plane)
         return sample * plane + cell, channel - self.source.start
 
+    def has_all_channels(self, shape: tuple[int, ...]) -> bool:
+        """Whether each entry of the observed tensor of that shape comes from it."""
+        return (self.source.start, self.source.stop) == (0, shape[-1 if self.is_linear else 1])
+
     @property
     def is_linear(self) -> bool:
         return not self.source.kernel
@@ -51,17 +58,16 @@ class Patches:
         """
         operand = self.operand.to(self.result.dtype) if self.operand.dtype != self.result.dtype else self.operand
         if self.is_linear:
-            rows = operand.reshape(-1, operand.shape[-1])[torch.from_numpy(positions)]
-            return rows.double().cpu().numpy()[:, :, None]
+            return entries_at(operand.reshape(-1, operand.shape[-1]), positions)[:, :, None]
         return self._convolved(operand, positions)
 
     def _convolved(self, operand: Tensor, positions: np.ndarray) -> np.ndarray | None:
         found = self.cells(positions)
         if found is None:
             return None
-        sample, cells = map(torch.from_numpy, found)
-        entries = operand.flatten(2)[sample[:, None], :, cells].double().cpu().numpy()  # padding reads the last cell
-        entries[found[1] < 0] = 0.0
+        sample, cells = found
+        entries = entries_at(operand.flatten(2).transpose(1, 2), sample[:, None], cells)  # padding reads the last cell
+        entries[cells < 0] = 0.0
         return entries.transpose(0, 2, 1)
 
     def cells(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -85,6 +91,18 @@ class Patches:
             group = channel // ((self.source.stop - self.source.start) // groups)
             patches = patches[:, group * inputs : (group + 1) * inputs]
         return patches.reshape(len(patches), -1)
+
+
+def entries_at(tensor: Tensor, *places: np.ndarray) -> np.ndarray:
+    """A copy of ``tensor[places]`` as float64; for a few entries numpy takes less time than torch.
+
+    Args:
+        tensor: on any device, without gradient.
+        places: int64, one a dimension from the first on, broadcast to one shape.
+    """
+    if tensor.device.type == "cpu" and tensor.dtype in _READABLE:
+        return np.array(tensor.numpy()[places], np.float64)
+    return tensor[tuple(map(torch.from_numpy, places))].double().cpu().numpy()
 
 
 def patches_of(at: Observation, channel_of_entry: int) -> Patches | None:
