@@ -64,7 +64,7 @@ def clears(scaled: np.ndarray, row_error: np.ndarray, directions: np.ndarray) ->
     """
     n = scaled.shape[1]
     with np.errstate(all="ignore"):  # what overflows compares as False
-        dots = np.einsum("kd,kd->k", scaled, np.broadcast_to(directions, scaled.shape))
+        dots = np.einsum("kd,kd->k", scaled, directions)
         margin = (row_error + 1.1 * (n + 8) * UNIT) * (1 + 1.1 * (n + 16) * UNIT)
         return np.asarray(dots > margin * lengths(scaled) * lengths(directions) + _UNDERFLOW)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from math import prod, sqrt
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fxcheck.records.checks import CheckPlan, GroupPlan
@@ -157,7 +156,7 @@ class RowBuilder:
         comparable = channels == channels_of_losers
         place: dict[int, int] = {}
         left, right = ([place.setdefault(p, len(place)) for p in some.tolist()] for some in (positions, losers))
-        patches = self._patches(source, np.array(list(place)))
+        patches = self._patches(source, np.array(list(place), np.int64))
         if patches is None:
             return np.zeros(len(chosen), dtype=bool)
         here, there = patches[left], patches[right]
@@ -220,7 +219,7 @@ class RowBuilder:
             scale = self.tensors.get(form.gamma)
             if scale is None:
                 return np.zeros(len(channels)), slack, same
-            signs = scale.detach().double().sign().cpu().numpy()[channels]
+            signs = np.sign(entries_at(scale.detach(), channels))
         sample, cell = np.divmod(np.stack([winners, losers]), prod(source.result.shape[2:]))
         before = entries_at(source.result.flatten(2), sample, channels, cell)
         difference = np.abs(before[0] - before[1])
@@ -237,7 +236,8 @@ class RowBuilder:
     def _longest_patch(self, source: Patches) -> float:
         """A bound on the norm of any input patch of one channel."""
         numbers = self.tensors[source.source.weight][0].numel()
-        return float(source.operand.abs().max()) * float(np.sqrt(numbers))
+        lowest, highest = source.operand.aminmax()
+        return max(-float(lowest), float(highest)) * float(np.sqrt(numbers))
 
     # -------------------------------------------------------------------------------------------
 
