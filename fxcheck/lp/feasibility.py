@@ -95,11 +95,15 @@ def _settle_width(systems: Sequence[LinearSystem], clock: _Clock) -> list[Decisi
         scaled = power_scaled(rows)
         length = lengths(scaled)
         zero = length == 0
-        sums = np.add.reduceat(scaled / np.where(zero, 1.0, length)[:, None], starts)
-        sums[counts == 1] = rows[starts[counts == 1]]
+        if len(rows) == len(systems):  # one row each, which is its own direction
+            sums, directions = rows, scaled
+        else:
+            sums = np.add.reduceat(scaled / np.where(zero, 1.0, length)[:, None], starts)
+            sums[counts == 1] = rows[starts[counts == 1]]
+            directions = np.repeat(power_scaled(sums), counts, axis=0)
     with clock("verification"):
         errors = np.concatenate([s.row_error for s in systems])
-        positive = clears(scaled, errors, np.repeat(power_scaled(sums), counts, axis=0))
+        positive = clears(scaled, errors, directions)
         settled = np.logical_and.reduceat(positive, starts).tolist()
         empty = np.logical_or.reduceat(zero, starts).tolist()
     return [

@@ -26,7 +26,7 @@ def power_scaled(rows: np.ndarray) -> np.ndarray:
         rows: (K, D) float64.
     """
     top = np.frexp(np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)))[1]
-    return rows * np.ldexp(1.0, np.clip(-top, -1000, 1000))[:, None]
+    return rows * np.ldexp(1.0, np.minimum(np.maximum(-top, -1000), 1000))[:, None]
 
 
 def lengths(rows: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def clears(scaled: np.ndarray, row_error: np.ndarray, directions: np.ndarray) ->
     """
     n = scaled.shape[1]
     with np.errstate(all="ignore"):  # what overflows compares as False
-        dots = np.einsum("kd,kd->k", scaled, np.broadcast_to(directions, scaled.shape))
+        dots = np.einsum("kd,kd->k", scaled, directions)
         margin = (row_error + 1.1 * (n + 8) * UNIT) * (1 + 1.1 * (n + 16) * UNIT)
         return np.asarray(dots > margin * lengths(scaled) * lengths(directions) + _UNDERFLOW)
 

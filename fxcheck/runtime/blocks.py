@@ -65,7 +65,7 @@ def _block(group: int, shown: list[_Shown], size_of: Callable[[str], int]) -> Bl
     if not slots:  # rows that vanish on every coordinate that may move
         return Block(group, (), rows, LinearSystem(np.zeros((len(rows), 1)), errors))
     if alike:
-        return Block(group, slots, rows, LinearSystem(np.stack([v for _, _, v in shown]), errors))
+        return Block(group, slots, rows, LinearSystem(np.array([v for _, _, v in shown]), errors))
     starts, total = {}, 0
     for slot in slots:
         starts[slot] = total

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod, sqrt
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fxcheck.records.checks import CheckPlan, GroupPlan
-from fxcheck.runtime.closed_rows import Patches, patches_of
+from fxcheck.runtime.closed_rows import Patches, entries_at, patches_of
 from fxcheck.runtime.gradients import Gradients, sign_of_maximum
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.origins import Origins
@@ -23,6 +23,9 @@ _MOST_SLACK = 0.25
 _DIFFERENCE_ERROR = 2.0**-52
 """Rounding of a difference of two floats in float64, relative to the result."""
 _MOST_NUMBERS = 1 << 27
+
+_Part = tuple[Patches | None, np.ndarray, np.ndarray, np.ndarray]
+"""An affine source, or None where there is none; which entries come from it; their channels and their positions."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class RowBuilder:
     # Touches -----------------------------------------------------------------------------------
 
     def _touches(self, touches: Touches, group: GroupPlan) -> None:
-        directions = [touches.at.check.sides[int(w)].direction for w in touches.which]
+        directions = [touches.at.check.sides[w].direction for w in touches.which.tolist()]
         for source, chosen, channels, positions in self._by_source(touches.at, touches.entries):
             patches = self._patches(source, positions) if source is not None and source.source.norm is None else None
             if patches is not None and source is not None:
@@ -100,7 +103,7 @@ class RowBuilder:
         )
 
     def _plain_touches(
-        self, touches: Touches, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor,
+        self, touches: Touches, group: GroupPlan, source: Patches, chosen: np.ndarray, channels: np.ndarray,
         patches: np.ndarray, directions: list[int],
     ) -> None:  # fmt: skip
         """The entry is <patch, weight> + bias."""
@@ -145,30 +148,30 @@ class RowBuilder:
         return set(source.source.clip) <= left_out
 
     def _differences(
-        self, ties: Ties, group: GroupPlan, source: Patches, chosen: Tensor, channels: Tensor, positions: Tensor,
-        sign: float,
-    ) -> Tensor:  # fmt: skip
+        self, ties: Ties, group: GroupPlan, source: Patches, chosen: np.ndarray, channels: np.ndarray,
+        positions: np.ndarray, sign: float,
+    ) -> np.ndarray:  # fmt: skip
         """Rows that are a difference of two patches; which of the chosen pairs need no other row."""
-        losers, channels_of_losers = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
-        comparable = (channels == channels_of_losers).numpy()
-        both, place = torch.unique(torch.cat([positions, losers]), return_inverse=True)
-        patches = self._patches(source, both)
+        losers, channels_of_losers = source.rows_and_channels(ties.losers.numpy()[chosen], ties.at.shape)
+        comparable = channels == channels_of_losers
+        place: dict[int, int] = {}
+        left, right = ([place.setdefault(p, len(place)) for p in some.tolist()] for some in (positions, losers))
+        patches = self._patches(source, np.array(list(place), np.int64))
         if patches is None:
-            return torch.zeros(len(chosen), dtype=torch.bool)
-        left, right = place.reshape(2, -1).numpy()
-        equal = self._equal_functions(source, patches, left, right) & comparable
-        same_values = comparable & ~equal & np.array((patches[left] == patches[right]).all((1, 2)))
-        for i in np.flatnonzero(same_values).tolist():
-            pair = patches[[left[i], right[i]]]
+            return np.zeros(len(chosen), dtype=bool)
+        here, there = patches[left], patches[right]
+        same = comparable & (here == there).all((1, 2))
+        equal = self._equal_functions(source, here, same) if same.any() else same
+        for i in (same & ~equal).nonzero()[0].tolist():
+            pair = np.stack([here[i], there[i]])
             equal[i] = self.origins.have_equal_gradients(source, positions[i : i + 1], losers[i : i + 1], pair)
         form = source.source
         signs, slack, same_before = self._scales(source, channels, positions, losers)
         done = equal.copy()
-        for i in np.flatnonzero(comparable & ~equal & (signs != 0)).tolist():
+        for i in (comparable & ~equal & (signs != 0)).nonzero()[0].tolist():
             channel, k = int(channels[i]), int(chosen[i])
-            pair = source.of_channel(patches[[left[i], right[i]]], channel)
-            difference = pair[0] - pair[1]
-            norm = float(np.linalg.norm(difference))
+            difference = source.of_channel(here[i : i + 1] - there[i : i + 1], channel)[0]
+            norm = sqrt(difference.dot(difference))
             error = slack[i] / norm if norm else float(slack[i] > 0)
             if error > _MOST_SLACK:
                 continue
@@ -179,25 +182,27 @@ class RowBuilder:
             row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)
             done[i] = True
-        return torch.from_numpy(done)
+        return done
 
-    def _equal_functions(
-        self, source: Patches, patches: np.ndarray, left: np.ndarray, right: np.ndarray
-    ) -> np.ndarray:
+    def _equal_functions(self, source: Patches, patches: np.ndarray, same: np.ndarray) -> np.ndarray:
         """Pairs of one channel that are equal as functions of the parameters, so in T_j (theory 4.10, 4.11).
 
         Their patches hold the same constants, or only zeros that stay zero.
+
+        Args:
+            source: of both.
+            patches: (P, inputs, taps) of the one.
+            same: (P,) whether the other's patch holds the same values.
         """
         form = source.source
         if form.is_constant:
-            return np.array((patches[left] == patches[right]).all((1, 2)))
+            return same
         if form.zero_is_frozen:
-            zero = np.array(~patches.any((1, 2)))
-            return np.array(zero[left] & zero[right])
-        return np.zeros(len(left), dtype=bool)
+            return np.array(same & ~patches.any((1, 2)))
+        return np.zeros_like(same)
 
     def _scales(
-        self, source: Patches, channels: Tensor, winners: Tensor, losers: Tensor
+        self, source: Patches, channels: np.ndarray, winners: np.ndarray, losers: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sign of gamma, or 0 where there is no closed form; bound on what the difference of patches leaves out;
         whether the entries are equal before the normalisation, so that gamma's coordinate is 0).
@@ -214,48 +219,50 @@ class RowBuilder:
             scale = self.tensors.get(form.gamma)
             if scale is None:
                 return np.zeros(len(channels)), slack, same
-            signs = scale.detach().double().sign().cpu()[channels].numpy()
-        flat = source.result.flatten(2)
-        before = [flat[p // flat.shape[2], channels, p % flat.shape[2]].double().cpu().numpy() for p in (winners, losers)]
+            signs = np.sign(entries_at(scale.detach(), channels))
+        sample, cell = np.divmod(np.stack([winners, losers]), prod(source.result.shape[2:]))
+        before = entries_at(source.result.flatten(2), sample, channels, cell)
         difference = np.abs(before[0] - before[1])
         same = difference == 0
-        if form.epsilon is None:
+        if form.epsilon is None or same.all():
             return signs, slack, same
-        for channel in np.unique(channels.numpy()[difference > 0]):
-            deviation = float((flat[:, channel].double().var(correction=0) + form.epsilon).sqrt())
-            mine = channels.numpy() == channel
-            slack[mine] = difference[mine] / deviation * self._longest_patch(source)
+        longest = self._longest_patch(source)
+        for channel in np.unique(channels[~same]):
+            deviation = float((source.result[:, channel].double().var(correction=0) + form.epsilon).sqrt())
+            mine = channels == channel
+            slack[mine] = difference[mine] / deviation * longest
         return signs, slack, same
 
     def _longest_patch(self, source: Patches) -> float:
         """A bound on the norm of any input patch of one channel."""
         numbers = self.tensors[source.source.weight][0].numel()
-        return float(source.operand.abs().max()) * float(np.sqrt(numbers))
+        lowest, highest = source.operand.aminmax()
+        return max(-float(lowest), float(highest)) * float(np.sqrt(numbers))
 
     # -------------------------------------------------------------------------------------------
 
-    def _by_source(
-        self, at: Observation, entries: Tensor
-    ) -> list[tuple[Patches | None, Tensor, Tensor, Tensor]]:
-        """Entries split by the affine source of their channel: (source, indices into entries, channels, positions)."""
-        everything = torch.arange(len(entries))
-        found: list[tuple[Patches | None, Tensor, Tensor, Tensor]] = []
-        left = torch.ones(len(entries), dtype=torch.bool)
+    def _by_source(self, at: Observation, entries: Tensor) -> list[_Part]:
+        """Entries split by the affine source of their channel."""
+        numbers = entries.numpy()
+        left = np.arange(len(numbers))
+        found: list[_Part] = []
         for form in at.check.sources:
             source = patches_of(at, form.start)
             if source is None:
                 break
-            positions, channels = source.rows_and_channels(entries, at.shape)
+            positions, channels = source.rows_and_channels(numbers[left], at.shape)
+            if source.has_all_channels(at.shape):
+                return [(source, left, channels, positions)]
             mine = (channels >= 0) & (channels < form.stop - form.start)
             if mine.any():
-                found.append((source, everything[mine], channels[mine], positions[mine]))
-                left &= ~mine
-        if left.any():
-            nowhere = torch.zeros(int(left.sum()), dtype=torch.int64)
-            found.append((None, everything[left], nowhere, nowhere))
+                found.append((source, left[mine], channels[mine], positions[mine]))
+                left = left[~mine]
+        if len(left):
+            nowhere = np.zeros(len(left), dtype=np.int64)
+            found.append((None, left, nowhere, nowhere))
         return found
 
-    def _patches(self, source: Patches, positions: Tensor) -> np.ndarray | None:
+    def _patches(self, source: Patches, positions: np.ndarray) -> np.ndarray | None:
         size = source.operand.shape[1 if source.source.kernel else -1]
         for k in source.source.kernel:
             size *= k
@@ -287,11 +294,10 @@ class RowBuilder:
 
 def _touch(touches: Touches, group: GroupPlan, k: int, direction: int) -> Row:
     at = touches.at
-    return Row(group.index, RowKind.TOUCH, at, at.check.layer, int(touches.entries[k]), direction=direction, exact=True)
+    return Row(group.index, RowKind.TOUCH, at, at.check.layer, int(touches.entries.numpy()[k]), direction=direction, exact=True)
 
 
 def _tie(ties: Ties, group: GroupPlan, k: int) -> Row:
     at = ties.at
-    return Row(
-        group.index, RowKind.TIE, at, at.check.layer, int(ties.winners[k]), int(ties.losers[k]), int(ties.outputs[k])
-    )
+    winner, loser, output = (int(t.numpy()[k]) for t in (ties.winners, ties.losers, ties.outputs))
+    return Row(group.index, RowKind.TIE, at, at.check.layer, winner, loser, output)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -427,8 +428,10 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
 
 
 def _refuse_non_finite(output: Any) -> None:
-    for value in tree_leaves(output):
-        if isinstance(value, Tensor) and value.is_floating_point() and not is_finite(value.detach()):
+    for value in (output,) if isinstance(output, Tensor) else tree_leaves(output):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        if not isfinite(value.detach().sum()) and not is_finite(value.detach()):  # the first costs half, for a few numbers
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -161,30 +160,34 @@ def _is_one_sided(program: Program) -> bool:
 
 def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
     decided = session.decided or Decided()
-    rows = Counter((r.group, r.layer) for r in session.rows)
+    rows: dict[tuple[int, str], int] = {}
+    for row in session.rows:
+        rows[row.group, row.layer] = rows.get((row.group, row.layer), 0) + 1
     by_t5 = {i.columns.group for i in decided.independent}
     unsettled = bool(session.problems or session.open_questions)
     found = []
     for (group, name), checks in program.checks_by_layer.items():
         total, maxima = _total(session, checks)
-        if not (total.touched or total.tied or total.nontrivial or rows[group, name] or group in by_t5):
+        constraints = rows.get((group, name), 0)
+        if not (total.touched or total.tied or total.nontrivial or constraints or group in by_t5):
             found.append(_untouched(name, group, total.entries, maxima))
             continue
         blocks = [(b, d) for b, d in decided.of_group(group) if any(r.layer == name for r in b.rows)]
         verdict, theorem = _verdict(blocks, group in by_t5, unsettled and total.touched > 0 and group < 0)
         found.append(LayerStep(
             name, group, total.entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
-            rows[group, name], verdict, theorem,
+            constraints, verdict, theorem,
         ))  # fmt: skip
     return tuple(found)
 
 
 def _total(session: Session, checks: Sequence[Check]) -> tuple[Count, int]:
     """(counts of a layer, its max outputs)."""
+    if len(checks) == 1:
+        count = session.counts.get(checks[0].index, _NOTHING)
+        return count, count.entries if checks[0].kind in _MAXIMA else 0
     counts = [session.counts.get(c.index, _NOTHING) for c in checks]
     maxima = sum(n.entries for c, n in zip(checks, counts, strict=True) if c.kind in _MAXIMA)
-    if len(counts) == 1:
-        return counts[0], maxima
     total = Count()
     for count in counts:
         total.add(count)

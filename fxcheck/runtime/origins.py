@@ -24,7 +24,7 @@ class Origins:
 
     classes: PositionClasses
 
-    def have_equal_gradients(self, source: Patches, one: Tensor, other: Tensor, patches: np.ndarray) -> bool:
+    def have_equal_gradients(self, source: Patches, one: np.ndarray, other: np.ndarray, patches: np.ndarray) -> bool:
         """Compare two positions of a convolution's result whose patches hold equal values.
 
         Args:
@@ -45,15 +45,16 @@ class Origins:
             equal = equal | torch.from_numpy(~patches.any(0)).T.to(equal.device)
         return bool(equal.all())
 
-    def _equal(self, source: Patches, one: Tensor, other: Tensor) -> Tensor | None:
+    def _equal(self, source: Patches, one: np.ndarray, other: np.ndarray) -> Tensor | None:
         """Which entries that the two positions read depend on the same: bool (taps, inputs or 1)."""
         found = [source.cells(position) for position in (one, other)]
-        if found[0] is None or found[1] is None or int(found[0][0]) != int(found[1][0]):
+        if found[0] is None or found[1] is None or found[0][0] != found[1][0]:
             return None
         pool = self.classes.picks_behind(source.source.operand)
-        node, sample = source.source.operand if pool is None else pool.operand, found[0][0]
-        cells = [v[1][0] for v in found if v is not None]
-        real = [v[2][0][:, None] for v in found if v is not None]
+        node = source.source.operand if pool is None else pool.operand
+        sample, *cells = (torch.from_numpy(v).to(source.operand.device) for v in (found[0][0], found[0][1][0], found[1][1][0]))
+        real = [c[:, None] >= 0 for c in cells]
+        cells = [c.clamp(min=0) for c in cells]
         here, there = (c[:, None] if pool is None else pool.chosen[int(sample)].flatten(1)[:, c].T for c in cells)
         reads = self.classes.positions.of(node)
         if reads is None or prod(reads.shape[1:]) <= int(torch.maximum(here, there).max()):

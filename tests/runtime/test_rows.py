@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcheck
-from fxcheck.runtime import build_rows
+from fxcheck.runtime import build_rows, closed_rows
 from fxcheck.runtime.blocks import blocks_of
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.rows import Row, RowKind
@@ -111,6 +111,21 @@ def test_linear_touch_rows_have_the_bias_coordinate(monkeypatch: pytest.MonkeyPa
     assert {(r.slots, r.direction, float(r.values[-1])) for r in first} == {
         ((("0.weight", 0), ("0.bias", 0)), -1, -1.0), ((("0.weight", 1), ("0.bias", 1)), 1, 1.0),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_entries_are_read_alike_by_numpy_and_by_torch(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a view that is not contiguous, with -1 for the last entry; what is returned shares no memory with it."""
+    tensor = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype).transpose(1, 2)
+    places = np.array([[2], [0]]), np.array([[0, 4, -1], [3, 3, 1]])
+    expected = tensor.double().numpy()[places]
+    found = closed_rows.entries_at(tensor, *places)
+    monkeypatch.setattr(closed_rows, "_READABLE", ())
+    by_torch = closed_rows.entries_at(tensor, *places)
+    for entries in (found, by_torch):
+        assert entries.dtype == np.float64 and np.array_equal(entries, expected)
+        entries[:] = 7.0
+    assert np.array_equal(tensor.double().numpy()[places], expected)
 
 
 def test_zero_patches_of_bias_free_layers_are_frozen() -> None:

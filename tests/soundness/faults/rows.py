@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from tests.soundness.faults.record import ATTACKS, NAMED, ROWS, TRAPS, fault
 
@@ -29,9 +28,9 @@ def ties_across_channels(right: Any) -> Any:
     """Ties between channels need no row."""
 
     def wrong(
-        self: Any, ties: Any, group: Any, source: Any, chosen: torch.Tensor, channels: torch.Tensor, *rest: Any
+        self: Any, ties: Any, group: Any, source: Any, chosen: np.ndarray, channels: np.ndarray, *rest: Any
     ) -> Any:
-        _, losers = source.rows_and_channels(ties.losers[chosen], ties.at.shape)
+        _, losers = source.rows_and_channels(ties.losers.numpy()[chosen], ties.at.shape)
         return right(self, ties, group, source, chosen, channels, *rest) | (channels != losers)
 
     return wrong
@@ -46,7 +45,7 @@ def every_coordinate(right: Any) -> Any:
 @fault("4.10", "runtime.build_rows:RowBuilder._equal_functions", f"{NAMED}test_equal_values_are_not_equal_functions")
 def t_j_by_value(right: Any) -> Any:
     """Equal patches of activations are equal functions."""
-    return lambda self, source, patches, left, right_: np.array((patches[left] == patches[right_]).all((1, 2)))
+    return lambda self, source, patches, same: same
 
 
 @fault("4.10", "runtime.origins:Origins.have_equal_gradients", f"{NAMED}test_equal_values_are_not_equal_functions")
