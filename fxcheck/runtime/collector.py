@@ -42,7 +42,8 @@ class Collector:
         """Called by the check node of that index."""
         started = time.perf_counter()
         self.seen.add(check)
-        _LOOK[self.plan.checks[check].kind](self, self.plan.checks[check], values)
+        plan = self.plan.checks[check]
+        _LOOK[plan.kind](self, plan, values)
         self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
 
     def choose(self, check: int, result: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Collector:
                 look()
 
     def _is_deferred(self, value: Tensor) -> bool:
-        return value.device.type != "cpu" if self.deferred is None else self.deferred
+        return not value.is_cpu if self.deferred is None else self.deferred
 
     # Kinks -------------------------------------------------------------------------------------
 
@@ -83,6 +84,8 @@ class Collector:
         if not y.requires_grad:
             return
         if not self._is_deferred(y):
+            if scan.is_clear(y, kinks):
+                return
             found = scan.touched(y, kinks)
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():

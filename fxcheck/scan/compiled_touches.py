@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import nan
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from fxcheck.scan.threads import pieces
 
 _LEAST = 1 << 19  # entries per thread
 _NONE = torch.empty(0, dtype=torch.int64)
-_CLEAR = Touches(_NONE, _NONE, True)
 
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
@@ -26,8 +26,6 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     order = order_of(y) if y.dtype in FLOATS else None
     if order is None:
         return reference.touched(y, kinks)
-    if _is_clear(y, tuple(kinks)):
-        return _CLEAR
     entries = flat(widened(y), order)
     scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
     indices, which, finite = zip(*pieces(scan, entries.size, _LEAST), strict=True)
@@ -40,18 +38,26 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return Touches(torch.from_numpy(places), torch.from_numpy(kind), all(finite))
 
 
-def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
-    """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be."""
-    width = _WIDTHS.get(y.dtype)
-    if width is None:
-        return False
-    from fxcheck.scan import touch_loops  # imports numba
+def is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
+    """Whether one look shows a tensor to be finite and off all kinks: the common case, as cheap as can be.
 
-    number = y.numel()
+    False also where it takes a closer look.
+    """
+    width = _WIDTHS.get(y.dtype)
+    if width is None or not (y.is_contiguous() or order_of(y) is not None):
+        return False
+    loops, number = _loops(), y.numel()
     held, address = _addressed(kinks, y.dtype)
     if number < 2 * _LEAST:
-        return bool(touch_loops.clear[width](y.data_ptr(), number, address, len(held)))
-    return not touch_loops.pieces_clear[width](number, _LEAST, y.data_ptr(), address, len(held), 0)[-1]
+        return bool(loops.clear[width](y.data_ptr(), number, address, len(held)))
+    return not loops.pieces_clear[width](number, _LEAST, y.data_ptr(), address, len(held), 0)[-1]
+
+
+@lru_cache(maxsize=1)
+def _loops() -> ModuleType:
+    from fxcheck.scan import touch_loops  # imports numba
+
+    return touch_loops
 
 
 _WIDTHS = {torch.float32: 4, torch.float64: 8}
@@ -65,9 +71,7 @@ def _addressed(kinks: tuple[float, ...], dtype: torch.dtype) -> tuple[Any, int]:
 
 
 def _touched(entries: Any, kinks: Any, first: int, last: int) -> Any:
-    from fxcheck.scan import touch_loops  # imports numba
-
-    return touch_loops.touched(entries, kinks, first, last)
+    return _loops().touched(entries, kinks, first, last)
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import isfinite, prod
 from types import EllipsisType
 
 import numpy as np
@@ -276,7 +276,7 @@ def rounded(values: Sequence[float], dtype: torch.dtype) -> list[float]:
 def is_finite(x: Tensor) -> bool:
     """Whether no entry of ``x`` is NaN or infinite: one sum, and a closer look only when that is not finite."""
     total = x.sum(dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return bool(total.isfinite()) or bool(x.isfinite().all())
+    return isfinite(total) or bool(x.isfinite().all())
 
 
 def _counts(x: Tensor, out: Tensor, windows: Windows) -> Tensor:
