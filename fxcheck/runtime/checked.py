@@ -214,7 +214,8 @@ class CheckedModule(nn.Module):
         else:
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call)
-            collector = Collector(program.plan, program.classes_of(leaves), program.pools, session.seconds)
+            classes = program.classes_of(leaves)
+            collector = Collector(program.plan, classes, program.pools, program.can_wait, session.seconds)
             session.spend("other", started)
             with collecting(collector):
                 output = program.module(*call[0], **call[1])

@@ -1,4 +1,9 @@
-"""Collects what the check nodes of one forward see."""
+"""Collects what the check nodes of one forward see.
+
+Maxima are looked at when the forward has ended: one after another, they find the processor's caches as the last one left
+them, and other devices are waited for once. That needs their operands and results to be as they were, which the first
+forward of a program shows: its maxima are looked at where they are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import Picks, PositionClasses
+from fxcheck.runtime.signature import versions
 from fxcheck.runtime.split_ties import shared_extrema, ties_that_split
 from fxcheck.runtime.ties_found import Found, Pools, entries_that_win, ties_along, ties_in_windows
 
@@ -28,12 +34,14 @@ class Collector:
     classes: PositionClasses
     pools: Pools
     """From the forwards before."""
+    can_wait: dict[int, bool]
+    """By check, whether what it observes is as it was at the end of a forward; learned in the first one."""
     seconds: dict[str, float]
-    deferred: bool | None = None
-    """None: as the tensors' device asks for."""
     observed: Observed = field(default_factory=Observed)
     waiting: list[tuple[Check, Tensor | None, Callable[[], None]]] = field(default_factory=list)
     """(check, whether anything was hit, how to look closer)."""
+    watched: list[tuple[int, list[Tensor], list[int]]] = field(default_factory=list)
+    """Checks that have looked at once, what they observed, and how often that had been written to."""
     hits: dict[int, list[Tensor]] = field(default_factory=dict)
     """By unit: entries hit at the root, then at each guard."""
     seen: set[int] = field(default_factory=set)
@@ -44,7 +52,7 @@ class Collector:
         self.seen.add(check)
         plan = self.plan.checks[check]
         _LOOK[plan.kind](self, plan, values)
-        self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
+        self._spend(started)
 
     def choose(self, check: int, result: Tensor) -> Tensor:
         """AD's own choices stand."""
@@ -56,14 +64,22 @@ class Collector:
         Raises:
             NonFiniteError: an observed tensor holds NaN or infinity.
         """
+        started = time.perf_counter()
         self._settle_waiting()
         self._settle_guards()
+        for index, tensors, written in self.watched:
+            self.can_wait[index] = self.can_wait.get(index, True) and versions(tensors) == written
+        self.watched.clear()
         for check in self.plan.checks:
             if check.kind is CheckKind.UNOBSERVED:
                 self.observed.problems.append(check.note)
             elif check.index not in self.seen:
                 self.observed.problems.append(f"the check of {check.layer} did not run")
+        self._spend(started)
         return self.observed
+
+    def _spend(self, started: float) -> None:
+        self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
 
     def _settle_waiting(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -73,8 +89,29 @@ class Collector:
             if flag is None or next(answers):
                 look()
 
-    def _is_deferred(self, value: Tensor) -> bool:
-        return not value.is_cpu if self.deferred is None else self.deferred
+    def _look_later(self, check: Check, observed: list[Tensor], look: Callable[[], None]) -> None:
+        """Look at the end of the forward, or at once where what is observed may be overwritten before."""
+        can_wait = self.can_wait.get(check.index)
+        if can_wait is None:
+            self.watched.append((check.index, observed, versions(observed)))
+        if not can_wait:
+            look()
+            return
+        written = versions(observed)
+
+        def look_again() -> None:
+            if versions(observed) == written:
+                look()
+            else:
+                self.can_wait[check.index] = False
+                self.observed.problems.append(f"{check.layer} was overwritten before its ties were looked at")
+
+        self.waiting.append((check, None, look_again))
+
+    @staticmethod
+    def _is_deferred(value: Tensor) -> bool:
+        """Whether looking would wait for another device."""
+        return not value.is_cpu
 
     # Kinks -------------------------------------------------------------------------------------
 
@@ -149,15 +186,16 @@ class Collector:
     def _windows(self, check: Check, live: list[Tensor]) -> None:
         x, maxima, picks = live[:3]
         inner = self.classes.picks_behind(check.operand)
-        if self.plan.joint and self.observed.ties:
-            inner = None  # the picks before it may be chosen anew
         self.classes.picks[check.node] = Picks(check.operand, picks)
-        if check.feeders:
-            self._drop_losers(check, x, maxima)
-        self._ties(
-            check, live,
-            lambda: ties_in_windows(check, x, maxima, picks, self.classes, self.pools, self.seconds, inner),
-        )  # fmt: skip
+
+        def find() -> Found:
+            if check.feeders:
+                self._drop_losers(check, x.detach(), maxima.detach())
+            # Where ties are decided jointly, the picks before it may be chosen anew.
+            known = None if self.plan.joint and self.observed.ties else inner
+            return ties_in_windows(check, x, maxima, picks, self.classes, self.pools, self.seconds, known)
+
+        self._ties(check, live, find)
 
     def _drop_losers(self, check: Check, x: Tensor, maxima: Tensor) -> None:
         """Touched entries that strictly lose every max, which is their only use, need no row (theory 4.11)."""
@@ -176,11 +214,12 @@ class Collector:
         self.observed.count(check.index).entries += live[1].numel()
         if not live[0].requires_grad:
             return
-        if not self._is_deferred(live[0]):
-            self._record_ties(check, find(), lambda: self._observation(check, live, 3))
-            return
-        observation = self._observation(check, live, 3)
-        self.waiting.append((check, None, lambda: self._record_ties(check, find(), lambda: observation)))
+        observation = self._observation(check, live, 3) if self._is_deferred(live[0]) else None
+
+        def look() -> None:
+            self._record_ties(check, find(), lambda: observation or self._observation(check, live, 3))
+
+        self._look_later(check, live[:3], look)
 
     def _record_ties(self, check: Check, found: Found, observation: Callable[[], Observation]) -> None:
         _refuse_non_finite(found.finite, check)
@@ -209,10 +248,7 @@ class Collector:
                 count.tied += int(found.outputs.unique().numel())
                 self.observed.splits.append(found)
 
-        if self._is_deferred(live[-1]):
-            self.waiting.append((check, None, look))
-        else:
-            look()
+        self._look_later(check, live, look)
 
     # Singular points ---------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.semantics import Kind
 from fxcheck.runtime.windows_of import convolution_windows, numbers, pooling_windows
-from fxcheck.scan import Windows, fields
+from fxcheck.scan import Windows
+from fxcheck.scan.fields import Field, of_input, through
 
 _CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 _POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d",
@@ -53,7 +54,7 @@ class Positions:
     shapes: Mapping[str, torch.Size]
     """Of the inputs, by the name of their placeholder."""
     found: dict[int, Reads | None] = field(default_factory=dict)
-    fields: dict[int, tuple[str, fields.Field] | None] = field(default_factory=dict)
+    fields: dict[int, tuple[str, Field] | None] = field(default_factory=dict)
 
     def of(self, node: int) -> Reads | None:
         """What the positions of a graph node read; None where they do not all read alike, or that is not known."""
@@ -61,7 +62,7 @@ class Positions:
             self.found[node] = self._reads(self.facts.graph.nodes[node])
         return self.found[node]
 
-    def field_of(self, node: int) -> tuple[str, fields.Field] | None:
+    def field_of(self, node: int) -> tuple[str, Field] | None:
         """The placeholder of the only input that a graph node's positions read, and their receptive fields in it.
 
         None where branches meet, or where nothing is known of the node.
@@ -70,15 +71,15 @@ class Positions:
             self.fields[node] = self._field(self.of(node))
         return self.fields[node]
 
-    def _field(self, reads: Reads | None) -> tuple[str, fields.Field] | None:
+    def _field(self, reads: Reads | None) -> tuple[str, Field] | None:
         if reads is None:
             return None
         if reads.source is not None:
-            return reads.source, fields.of_input(reads.shape[1:])
+            return reads.source, of_input(reads.shape[1:])
         before = self.field_of(reads.operands[0]) if len(reads.operands) == 1 else None
         if before is None or reads.windows is None:
             return before
-        return before[0], fields.through(before[1], reads.windows, reads.zeros)
+        return before[0], through(before[1], reads.windows, reads.zeros)
 
     def _reads(self, node: Node) -> Reads | None:
         if node.op == "fxcheck.input":

@@ -58,6 +58,8 @@ class Program:
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     pools: Pools = field(default_factory=dict)
+    can_wait: dict[int, bool] = field(default_factory=dict)
+    """By check, as ``Collector.can_wait``."""
     positions: dict[tuple[tuple[str, torch.Size], ...], Positions] = field(default_factory=dict)
     """By the shapes of the inputs, those of the last forwards."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)

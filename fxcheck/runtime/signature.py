@@ -73,9 +73,9 @@ class State:
         )
 
 
-def versions(parameters: Sequence[nn.Parameter]) -> list[int]:
+def versions(tensors: Sequence[Tensor]) -> list[int]:
     """How often each was written in place."""
-    return [*map(_VERSION, parameters)]
+    return [*map(_VERSION, tensors)]
 
 
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:

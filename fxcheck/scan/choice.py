@@ -16,8 +16,6 @@ Path = Literal["torch", "compiled", "auto"]
 
 _PATHS = ("torch", "compiled", "auto")
 _chosen: str | None = None
-_compiled: bool | None = None
-"""What the choice comes to; None until it is asked for."""
 
 
 def use(path: Path) -> None:
@@ -29,27 +27,25 @@ def use(path: Path) -> None:
     Raises:
         UsageError: an unknown path, or ``"compiled"`` without numba.
     """
-    global _chosen, _compiled
-    _chosen, _compiled = _checked(path, "fxcheck.scan.use"), None
+    global _chosen
+    _chosen = _checked(path, "fxcheck.scan.use")
 
 
 def compiles(x: Tensor) -> bool:
     """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor."""
-    if not (is_compiled() if _compiled is None else _compiled):
+    if not is_compiled(_chosen):
         return False
     return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided
 
 
-def is_compiled() -> bool:
-    """Whether the compiled loops are chosen. The environment is read once.
+@lru_cache(maxsize=8)
+def is_compiled(path: str | None) -> bool:
+    """Whether a path comes to the compiled loops; None is what the environment says, which is read once.
 
     Raises:
         UsageError: ``FXCHECK_SCAN`` is an unknown path, or asks for numba where it is not installed.
     """
-    global _compiled
-    path = _chosen or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")
-    _compiled = path != "torch" and available()
-    return _compiled
+    return (path or _checked(os.environ.get("FXCHECK_SCAN", "auto"), "FXCHECK_SCAN")) != "torch" and available()
 
 
 @lru_cache(maxsize=1)

@@ -116,7 +116,7 @@ def equal(x: Tensor, field: Field, sample: Any, one: Any, other: Any) -> Any:
     Returns:
         bool array (P,); None where this costs too much or is not compiled.
     """
-    if not choice.compiles(x) or x.dim() > 5 or len(sample) * field.cells * x.shape[1] > _MOST_CELLS:
+    if not choice.compiles(x) or x.dim() > 5 or x.element_size() > 8 or len(sample) * field.cells * x.shape[1] > _MOST_CELLS:
         return None
     from fxcheck.scan import field_loops  # imports numba
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from numba import cfunc, njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba.extending import intrinsic  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba.np.unsafe.ndarray import to_fixed_tuple  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(inline="always")
 """For the pieces of a loop: an array that is passed to a call costs a reference count, more than a short row does."""
@@ -17,6 +18,9 @@ outlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model=
 generated: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic(prefer_literal=True)
 """For pieces of a loop that are written in LLVM's own terms. Their changes do not reach the cache of the loops around them
 unless both are in one file."""
+
+as_tuple: Callable[..., Any] = to_fixed_tuple
+"""Of a flat array, and how many entries it has."""
 
 
 class Kernel:

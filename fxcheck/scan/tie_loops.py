@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from numba.np.unsafe.ndarray import to_fixed_tuple  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import generated, inlined, outlined
+from fxcheck.scan.jit import as_tuple, generated, inlined, outlined
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _INT = ir.IntType(32)
@@ -177,11 +176,11 @@ def _apart(x, out, known, listed, begin, end):  # type: ignore[no-untyped-def]
         place = at // np.uint64(channels) % size_out if last else at % size_out
         source = plane * np.uint64(size_in) * step + (at % np.uint64(channels) if last else _ZERO)
         row = (plane if last else plane // np.uint64(channels)) * size_out + place
-        value, label, several = out[at], -1, False
+        value, label, several = out[at], np.int64(-1), 0
         for k in range(np.uint64(places.shape[1])):
             cell = places[place, k]
             if cell >= 0 and x[source + np.uint64(cell) * step] == value:
-                several |= label >= 0 and labels[row, k] != label
+                several |= int(label >= 0 and labels[row, k] != label)
                 label = np.int64(labels[row, k])
         listed[kept] = listed[i]
         kept += several
@@ -408,8 +407,8 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
         x, out = carray(pointer(words[3]), 1, kind), carray(pointer(words[4]), 1, kind)
         mixed, limit, blocks = carray(pointer(words[5]), 1, np.uint8), words[8], words[9]
         columns, fresh = carray(pointer(words[10]), blocks, np.uint64), carray(pointer(words[11]), blocks, np.uint64)
-        values = to_fixed_tuple(carray(pointer(words[12]), 3, kind), 3)
-        sizes, tables = to_fixed_tuple(words[29:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
+        values = as_tuple(carray(pointer(words[12]), 3, kind), 3)
+        sizes, tables = as_tuple(words[29:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
         labels = carray(pointer(words[22]), (1, words[25]), np.uint8)
         known = labels, _table(words, 23), words[26], words[27], words[28] != 0
         piece, first, last = next_piece(block)

@@ -75,23 +75,59 @@ def test_looking_after_the_forward_finds_the_same(inplace: bool, monkeypatch: py
     x = torch.tensor([[0.0, 6.0, 1.0], [6.0, 0.0, 2.0]], dtype=torch.float64)
     results = []
     for deferred in (False, True):
-        monkeypatch.setattr(Collector, "deferred", deferred)
+        monkeypatch.setattr(Collector, "_is_deferred", staticmethod(lambda value, deferred=deferred: deferred))
         checked = fxcheck.instrument(model, (x,))
         step = step_of(checked, x)
         results.append((step.verdict, [(s.touched, s.constraints, s.verdict) for s in step.layers]))
     assert results[0] == results[1] and results[0][1][0][0] == 4
 
 
+def _found(step: Any) -> Any:
+    return step.verdict, step.reason, [(s.ties, s.nontrivial, s.touched, s.constraints) for s in step.layers]
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_pools_looked_at_after_the_forward_find_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maxima_looked_at_after_the_forward_find_the_same(seed: int) -> None:
     torch.manual_seed(seed)
-    model = small_cnn(bias=False)
-    results = []
-    for deferred in (False, True):
-        monkeypatch.setattr(Collector, "deferred", deferred)
-        step = step_of(fxcheck.instrument(model, (flat_images(),)), flat_images(seed=seed))
-        results.append((step.verdict, [(s.ties, s.nontrivial, s.touched) for s in step.layers]))
-    assert results[0] == results[1]
+    checked = fxcheck.instrument(small_cnn(bias=False), (flat_images(),))
+    first, second = (step_of(checked, flat_images(seed=seed)) for _ in range(2))
+    (_, program) = checked._programs[0]
+    assert program.can_wait and all(program.can_wait.values())
+    assert _found(first) == _found(second) and sum(s.ties for s in first.layers) > 0
+
+
+class Overwritten(nn.Module):
+    """A pool whose result, and a maximum whose operand, are written into before the forward ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.max_pool2d(self.first(x), 2)
+        pooled *= 2.0
+        y = self.last(pooled) + 1.0
+        top = y.max(3).values
+        y.mul_(0.0)
+        return top + y.sum()
+
+
+def test_maxima_that_are_overwritten_are_looked_at_before() -> None:
+    checked = fxcheck.instrument(Overwritten(), (flat_images(),))
+    first, second = (step_of(checked, flat_images(seed=1)) for _ in range(2))
+    (_, program) = checked._programs[0]
+    assert len(program.can_wait) == 2 and not any(program.can_wait.values())
+    assert _found(first) == _found(second) and first.layers[0].ties > 0
+
+
+def test_maxima_that_nobody_expected_to_be_overwritten_leave_the_step_undecided() -> None:
+    checked = fxcheck.instrument(Overwritten(), (flat_images(),), joint_seconds=0.0)  # which would look again
+    right = step_of(checked, flat_images(seed=1))
+    (_, program) = checked._programs[0]
+    program.can_wait.update(dict.fromkeys(program.can_wait, True))
+    step, after = (step_of(checked, flat_images(seed=1)) for _ in range(2))
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "overwritten" in step.text
+    assert _found(after) == _found(right)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

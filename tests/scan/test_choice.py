@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,20 +14,18 @@ from fxcheck.errors import UsageError
 from fxcheck.scan import choice
 
 
-def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_chosen", None)
-    monkeypatch.setattr(choice, "_compiled", None)
-
-
 @pytest.fixture(autouse=True)
-def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    _nothing_chosen(monkeypatch)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(choice, "_chosen", None)
+    choice.is_compiled.cache_clear()
+    yield
+    choice.is_compiled.cache_clear()
 
 
 def test_the_user_can_force_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     scan.use("torch")
     assert not choice.compiles(torch.zeros(1))
-    _nothing_chosen(monkeypatch)
+    monkeypatch.setattr(choice, "_chosen", None)
     monkeypatch.setenv("FXCHECK_SCAN", "torch")
     assert not choice.compiles(torch.zeros(1))
 
