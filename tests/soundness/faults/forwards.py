@@ -52,8 +52,35 @@ def no_touch_wins(right: Any) -> Any:
 def padding_is_a_zero_pixel(right: Any) -> Any:
     """The padding of every window over an input is a pixel that holds zeros, a pool's too."""
     return lambda self, operand, before, windows, zeros=False: right(
-        self, operand, before, windows, before.value is not None
+        self, operand, before, windows, before.source is not None
     )
+
+
+@fault("4.10", "scan.fields:Along.through", "tests/scan/test_fields.py::test_positions_read_alike_when_they_depend_alike")
+def padding_is_passed_over(right: Any) -> Any:
+    """Receptive fields are compared by the cells in them alone, wherever padding was met."""
+
+    def wrong(self: Any, table: Any, zeros: bool) -> Any:
+        found = right(self, table, zeros)
+        return type(found)((0,) * len(found.patterns), found.cells)
+
+    return wrong
+
+
+@fault(
+    "2, Algorithm 1",
+    "runtime.collector:Collector.finish",
+    "tests/runtime/test_dtypes_devices_ranks.py::test_maxima_that_are_overwritten_are_looked_at_before",
+)
+def every_maximum_can_wait(right: Any) -> Any:
+    """Maxima are looked at when the forward has ended, whatever overwrote them in the meantime."""
+
+    def wrong(self: Any) -> Any:
+        observed = right(self)
+        self.can_wait.update(dict.fromkeys(self.can_wait, True))
+        return observed
+
+    return wrong
 
 
 @fault(
