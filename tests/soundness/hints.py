@@ -21,8 +21,9 @@ def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) ->
         named: the parameters, in the order of the coordinates.
 
     Returns:
-        One hint for the layers' own directions, last layers first, since they move most; or one for each part of a
-        gradient that was decided as a whole. None for directions in a sketch or a subspace.
+        One hint for the layers' own directions, last layers first, since they move most; one for each part of a layer whose
+        picks are mixed, beside the other layers' directions; or one for each part of a gradient that was decided as a whole.
+        None for directions in a sketch or a subspace.
     """
     offsets, total = {}, 0
     for name, p in named:
@@ -31,13 +32,22 @@ def hints_from(certificate: Certificate, named: Sequence[tuple[str, Tensor]]) ->
     blocks = [b for b in certificate.blocks if b.direction is not None and b.coordinates]
     if any(b.coordinates[0].startswith(("sketch[", "vector[")) for b in blocks):
         return []
+    if not blocks:
+        return []
     whole = [b for b in blocks if b.layer == "all layers together" or b.layer.startswith("part ")]
     if whole:
         return [[_unit(_scattered(b, {n: (start, 1) for n, (start, _) in offsets.items()}, total))] for b in whole]
+    parts = [b for b in blocks if ", part " in b.layer]
+    others = [b for b in blocks if ", part " not in b.layer]
+    proposals = [[*others, part] for part in parts] or [others]
+    return [_of_layers(held, offsets, total) for held in proposals]
+
+
+def _of_layers(blocks: Sequence[Block], offsets: dict[str, tuple[int, int]], total: int) -> Hint:
     layers: dict[int, np.ndarray] = {}
     for block in blocks:
         layers[block.group] = layers.get(block.group, np.zeros(total)) + _scattered(block, offsets, total)
-    return [[_unit(v) for _, v in sorted(layers.items(), reverse=True)]] if layers else []
+    return [_unit(v) for _, v in sorted(layers.items(), reverse=True)]
 
 
 def _scattered(block: Block, offsets: dict[str, tuple[int, int]], total: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 import fxcheck
 from fxcheck.runtime import conclude
 from tests.runtime.models import Scalars, step_of
+from tests.runtime.test_layer_mixture import P, Pooled, Q, patches
 from tests.soundness.families import FAMILIES, Net, Plan, Point, Step
 from tests.soundness.families.draft import MOST_PARAMETERS
 from tests.soundness.families.operations import parameters_of
@@ -213,6 +214,17 @@ def test_a_decomposition_hints_at_each_of_its_directions_alone() -> None:
     assert len(hints) == 2 and all(len(hint) == 1 for hint in hints)
     (a,), (b,) = hints
     assert (a.shape, abs(a).max()) == ((2,), 1) and (a * b < 0).all()
+
+
+def test_mixed_picks_of_a_layer_hint_at_each_part_alone() -> None:
+    """max(p, q) + 3 max(q, p): AD's picks pull apart, and a direction for both at once would be none."""
+    model, x = Pooled((1.0, 3.0)), patches(P, Q, Q, P)
+    step = step_of(fxcheck.instrument(model, (x,)), x)
+    assert step.theorem == "T8" and step.subdifferential == "clarke"
+    hints = hints_from(step.certificate, list(model.named_parameters()))
+    assert len(hints) == 2 and all(len(hint) == 1 for hint in hints)
+    difference = torch.tensor(P) - torch.tensor(Q)
+    assert sorted(float(difference.double().numpy() @ hint[0]) > 0 for hint in hints) == [False, True]
 
 
 def test_a_small_coordinate_is_judged_by_its_own_size() -> None:
