@@ -1,8 +1,9 @@
 """Which positions of a tensor are the same function of the parameters: classes, neighbours and pairs (theory 4.10).
 
 A class says what a position of one sample depends on: the bits of the input cells in its receptive field and how they
-are laid out. Equal classes prove that the entries of each channel are equal as functions of the parameters. Three ways to
-ask, by what they cost: for a few pairs of positions, for all neighbours, and by a hash of every position.
+are laid out. Equal classes prove that the entries of each channel are equal as functions of the parameters. Four ways to
+ask, by what they cost: for pairs of positions by the bits that they read, where no branches meet; for a few pairs layer by
+layer; for all neighbours; and by a hash of every position.
 """
 
 from __future__ import annotations
