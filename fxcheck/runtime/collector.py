@@ -21,7 +21,7 @@ from fxcheck.ops.singular_points import reaches_singular_point
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.runtime.observed import Observation, Observed, Ties, Touches
 from fxcheck.runtime.position_classes import Picks, PositionClasses
-from fxcheck.runtime.signature import versions
+from fxcheck.runtime.signature import writes
 from fxcheck.runtime.split_ties import shared_extrema, ties_that_split
 from fxcheck.runtime.ties_found import Found, Pools, entries_that_win, ties_along, ties_in_windows
 
@@ -40,7 +40,7 @@ class Collector:
     observed: Observed = field(default_factory=Observed)
     waiting: list[tuple[Check, Tensor | None, Callable[[], None]]] = field(default_factory=list)
     """(check, whether anything was hit, how to look closer)."""
-    watched: list[tuple[int, list[Tensor], list[int]]] = field(default_factory=list)
+    watched: list[tuple[int, list[Tensor], tuple[int, ...]]] = field(default_factory=list)
     """Checks that have looked at once, what they observed, and how often that had been written to."""
     hits: dict[int, list[Tensor]] = field(default_factory=dict)
     """By unit: entries hit at the root, then at each guard."""
@@ -68,7 +68,7 @@ class Collector:
         self._settle_waiting()
         self._settle_guards()
         for index, tensors, written in self.watched:
-            self.can_wait[index] = self.can_wait.get(index, True) and versions(tensors) == written
+            self.can_wait[index] = self.can_wait.get(index, True) and self._writes(tensors) == written
         self.watched.clear()
         for check in self.plan.checks:
             if check.kind is CheckKind.UNOBSERVED:
@@ -91,22 +91,25 @@ class Collector:
 
     def _look_later(self, check: Check, observed: list[Tensor], look: Callable[[], None]) -> None:
         """Look at the end of the forward, or at once where what is observed may be overwritten before."""
-        can_wait = self.can_wait.get(check.index)
+        can_wait, written = self.can_wait.get(check.index), self._writes(observed)
         if can_wait is None:
-            self.watched.append((check.index, observed, versions(observed)))
+            self.watched.append((check.index, observed, written))
         if not can_wait:
             look()
             return
-        written = versions(observed)
 
         def look_again() -> None:
-            if versions(observed) == written:
+            if self._writes(observed) == written:
                 look()
             else:
                 self.can_wait[check.index] = False
                 self.observed.problems.append(f"{check.layer} was overwritten before its ties were looked at")
 
         self.waiting.append((check, None, look_again))
+
+    def _writes(self, observed: list[Tensor]) -> tuple[int, ...]:
+        """How often what a check observes, and the inputs that tell equal functions, were written in place."""
+        return *writes(observed), *self.classes.writes()
 
     @staticmethod
     def _is_deferred(value: Tensor) -> bool:

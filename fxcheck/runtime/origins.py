@@ -56,7 +56,7 @@ class Origins:
         real = [c[:, None] >= 0 for c in cells]
         cells = [c.clamp(min=0) for c in cells]
         here, there = (c[:, None] if pool is None else pool.chosen[int(sample)].flatten(1)[:, c].T for c in cells)
-        reads = self.classes.positions.of(node)
+        reads = self.classes.reads(node)
         if reads is None or prod(reads.shape[1:]) <= int(torch.maximum(here, there).max()):
             return None
         equal = torch.where(real[0] & real[1], here == there, real[0] == real[1])

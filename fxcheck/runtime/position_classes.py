@@ -21,6 +21,7 @@ from fxcheck.ops.evaluate import apply_overload
 from fxcheck.passes.annotate import Annotated
 from fxcheck.records.graph import Node, Ref
 from fxcheck.runtime.positions import Positions, Reads
+from fxcheck.runtime.signature import writes
 from fxcheck.scan import Windows, classes, fields, shifts
 from fxcheck.scan.class_steps import bits_of
 
@@ -48,8 +49,20 @@ class PositionClasses:
     """The forward's inputs by the name of their placeholder."""
     found: dict[int, Tensor | None] = field(default_factory=dict)
     shifted: dict[tuple[int, shifts.Shifts], Tensor | None] = field(default_factory=dict)
+    written: tuple[int, ...] = field(init=False)
     picks: dict[int, Picks] = field(default_factory=dict)
     """Of the pools that have run, by graph node."""
+
+    def __post_init__(self) -> None:
+        self.written = self.writes()
+
+    def writes(self) -> tuple[int, ...]:
+        """How often each input was written in place up to now."""
+        return writes(self.inputs.values())
+
+    def reads(self, node: int) -> Reads | None:
+        """What the positions of a graph node read; None where that is not known, or the bits that were read are gone."""
+        return self.positions.of(node) if self.writes() == self.written else None
 
     @property
     def facts(self) -> Annotated:
@@ -71,7 +84,7 @@ class PositionClasses:
     def of(self, node: int) -> Tensor | None:
         """The class map (2, B, *spatial) of a graph node of shape (B, C, *spatial); None where none is known."""
         if node not in self.found:
-            reads = self.positions.of(node)
+            reads = self.reads(node)
             self.found[node] = None if reads is None else self._classes(node, reads)
         return self.found[node]
 
@@ -88,7 +101,7 @@ class PositionClasses:
 
     def _class_of_padding(self, reads: Reads) -> Tensor | None:
         """On an input, the padding of a convolution is the same function as a pixel that holds zeros."""
-        value = self._input(self.positions.of(reads.operands[0]))
+        value = self._input(self.reads(reads.operands[0]))
         if not reads.zeros or value is None:
             return None
         return classes.of_input(value.new_zeros((1, *value.shape[1:2], 1)))[:, 0, 0]
@@ -126,7 +139,7 @@ class PositionClasses:
     def equal_neighbours(self, node: int, steps: shifts.Shifts) -> Tensor | None:
         """Where a position of a graph node and the one a step away are equal: bool (M, B, *S); None where not known."""
         if (node, steps) not in self.shifted:
-            reads = self.positions.of(node)
+            reads = self.reads(node)
             self.shifted[node, steps] = None if reads is None else self._neighbours(reads, steps)
         return self.shifted[node, steps]
 
@@ -145,7 +158,7 @@ class PositionClasses:
         return every
 
     def _neighbours_through(self, reads: Reads, windows: Windows, steps: shifts.Shifts) -> Tensor | None:
-        inner, value = shifts.of_operand(windows, steps), self._input(self.positions.of(reads.operands[0]))
+        inner, value = shifts.of_operand(windows, steps), self._input(self.reads(reads.operands[0]))
         if inner is None or windows.spec is None:
             return None
         if reads.zeros and value is not None:
@@ -175,12 +188,12 @@ class PositionClasses:
         Returns:
             bool array (P,); None where nothing is known of the node.
         """
-        found = self.positions.field_of(node)
+        found = None if self.reads(node) is None else self.positions.field_of(node)
         equal = None if found is None else fields.equal(self.inputs[found[0]], found[1], sample, one, other)
         return self._equal(node, sample, one, other) if equal is None else equal
 
     def _equal(self, node: int, sample: Any, one: Any, other: Any) -> Any:
-        reads = self.positions.of(node)
+        reads = self.reads(node)
         if reads is None:
             return None
         value = self._input(reads)

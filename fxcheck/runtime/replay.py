@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.program import Program
+from fxcheck.runtime.signature import writes
 
 if TYPE_CHECKING:
     from fxcheck.runtime.many_rows import Subspace
@@ -62,7 +63,7 @@ class Forward:
     def about_to_run(cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Forward:
         """Remember a forward before it runs."""
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, torch.get_rng_state(), autocast, _writes(call))
+        return cls(program, call, torch.get_rng_state(), autocast, writes(tree_leaves(call)))
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -145,7 +146,7 @@ class Forward:
             raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
         if self.inputs is None:
             raise NotReproduced("it is the first step with several forwards, so the inputs of the first ones were not remembered")
-        if _writes(self.call) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
+        if writes(tree_leaves(self.call)) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
         if self.weights is not None and self.weights != self._weights():
             raise NotReproduced("parameters were overwritten before the step ended")
@@ -172,11 +173,6 @@ def _own_view(value: Any) -> Any:
 
 def _tensors(output: Any) -> list[Tensor]:
     return [v for v in tree_leaves(output) if isinstance(v, Tensor)]
-
-
-def _writes(call: Any) -> tuple[int, ...]:
-    """How often each tensor was written to in place; inference tensors do not count it."""
-    return tuple(0 if v.is_inference() else v._version for v in _tensors(call))
 
 
 def checksum(tensor: Tensor) -> int:

@@ -78,6 +78,11 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
     return [*map(_VERSION, tensors)]
 
 
+def writes(values: Iterable[Any]) -> tuple[int, ...]:
+    """How often each tensor among the values was written in place; inference tensors do not count it, and are not."""
+    return tuple(0 if v.is_inference() else v._version for v in values if isinstance(v, Tensor))
+
+
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
     """Every module once, in a fixed order."""
     found, seen, stack = [], set(), list(roots)

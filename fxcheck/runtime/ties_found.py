@@ -108,7 +108,7 @@ def _windows_of(check: Check, x: Tensor, maxima: Tensor) -> Windows:
 
 def _are_known(check: Check, x: Tensor, position_classes: PositionClasses) -> bool:
     """Whether there are classes of the operand's positions."""
-    reads = position_classes.positions.of(check.operand)
+    reads = position_classes.reads(check.operand)
     return reads is not None and reads.shape == (x.shape[0], *x.shape[2:])
 
 

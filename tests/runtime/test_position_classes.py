@@ -122,3 +122,34 @@ def test_pairs_are_not_followed_along_every_path(monkeypatch: pytest.MonkeyPatch
     one = np.array([0])
     assert known.are_equal(last, one, one, one + 1) is not None
     assert asked and len(asked) <= len(known.facts.graph.nodes)
+
+
+class Wiped(nn.Module):
+    """Two windows over the same values, (a, b) and (b, a) times 1 and -1: their sum is 0, and AD's gradient is not."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.conv, self.when = nn.Conv2d(2, 1, 1, bias=False).double(), when
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x: Tensor, factors: Tensor) -> Tensor:
+        """The input's bits, which tell a from b, go before or after the pool."""
+        read = x * 2.0
+        if self.when == "before":
+            x.zero_()
+        y = torch.max_pool2d(self.conv(read), (1, 2))
+        if self.when == "after":
+            x.zero_()
+        return (y * factors).sum()
+
+
+@pytest.mark.parametrize("when", ["never", "before", "after"])
+def test_an_input_that_is_overwritten_tells_nothing_of_what_was_read(when: str) -> None:
+    a, b = (1.0, 2.0), (2.0, 1.0)
+    x = torch.tensor([[a, b], [b, a]], dtype=torch.float64).movedim(2, 0)[None].contiguous()
+    factors = torch.tensor([1.0, -1.0], dtype=torch.float64).reshape(1, 1, 2, 1)
+    checked = fxcheck.instrument(Wiped(when), (x.clone(), factors))
+    for _ in range(3):  # maxima are looked at where they are at first, and later when the forward has ended
+        with checked.step() as step:
+            checked(x.clone(), factors).backward()
+        assert (step.verdict, step.layers[0].ties, step.layers[0].nontrivial) == ("uncertified", 2, 2)
