@@ -124,8 +124,6 @@ class Collector:
         if not y.requires_grad:
             return
         if not self._is_deferred(y):
-            if scan.is_clear(y, kinks):
-                return
             found = scan.touched(y, kinks)
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():

@@ -73,9 +73,9 @@ class State:
         )
 
 
-def versions(tensors: Sequence[Tensor]) -> list[int]:
+def versions(parameters: Sequence[nn.Parameter]) -> list[int]:
     """How often each was written in place."""
-    return [*map(_VERSION, tensors)]
+    return [*map(_VERSION, parameters)]
 
 
 def writes(values: Iterable[Any]) -> tuple[int, ...]:

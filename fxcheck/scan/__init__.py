@@ -26,7 +26,6 @@ __all__ = [
     "adaptive_tables",
     "combined",
     "equal",
-    "is_clear",
     "mixed",
     "of_input",
     "rivals",
@@ -45,11 +44,6 @@ __all__ = [
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """The entries of ``y`` on a kink; see ``reference.touched``."""
     return (compiled_touches if compiles(y) else reference).touched(y, kinks)
-
-
-def is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
-    """Whether a quick look shows ``y`` to be finite and off all kinks; where it does not, ``touched`` tells."""
-    return compiles(y) and compiled_touches.is_clear(y, kinks)
 
 
 def ties(

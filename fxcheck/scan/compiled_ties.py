@@ -46,8 +46,8 @@ def ties(
     if order is None or plan is None or not number or not x.numel():
         return reference.ties(x.detach(), out.detach(), windows, skip, mixed, limit, floor, labels)
     cells, maxima = (t if t.dtype in _WIDE else widened(t) for t in (x, out))
-    mask, pieces = _mask(mixed, out), torch.get_num_threads()
-    seen, listed = np.zeros((pieces, 4), np.int64), np.empty((pieces, limit), np.int64)
+    mask, most = _mask(mixed, out), torch.get_num_threads()  # pieces
+    seen, listed = np.zeros((most, 4), np.int64), np.empty((most, limit), np.int64)
     addresses = cells.data_ptr(), maxima.data_ptr(), mask.ctypes.data, seen.ctypes.data, listed.ctypes.data
     known = _NOTHING_KNOWN
     if labels is not None:
