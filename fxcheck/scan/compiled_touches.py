@@ -42,7 +42,10 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
 
 
 def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
-    """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be."""
+    """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be.
+
+    Where it says no, a closer look may find nothing: a number and its negative, 0 and subnormals are one to it.
+    """
     width = _WIDTHS.get(y.dtype)
     if width is None or not (y.is_contiguous() or order_of(y) is not None):
         return False
@@ -65,8 +68,8 @@ _WIDTHS = {torch.float32: 4, torch.float64: 8}
 
 @lru_cache(maxsize=256)
 def _addressed(kinks: tuple[float, ...], dtype: torch.dtype) -> tuple[Any, int]:
-    """The rounded kinks, and where they are in memory as long as someone holds them."""
-    held = _rounded(kinks, dtype, np.dtype(np.float64 if dtype == torch.float64 else np.float32))
+    """The rounded kinks by magnitude, and where they are in memory as long as someone holds them."""
+    held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(np.float64 if dtype == torch.float64 else np.float32))
     return held, held.ctypes.data
 
 

@@ -11,6 +11,8 @@ from fxcheck.scan.jit import Kernel, Native, inlined
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
+_LIMITS = {4: (np.uint32(1 << 24), np.uint32(0xFF << 24)), 8: (np.uint64(1 << 53), np.uint64(0x7FF << 53))}
+"""By bytes: the smallest normal number and infinity, their bits shifted by one, which drops the sign."""
 
 
 @inlined
@@ -58,31 +60,52 @@ touched = Kernel(_touched)
 
 
 @inlined
-def _all_clear(y, kinks, first, last):  # type: ignore[no-untyped-def]
+def _is_clear(y, kinks, normal, infinity, first, last):  # type: ignore[no-untyped-def]
+    """Whether the entries in [first, last) are finite and of other magnitudes than all kinks, by their bits.
+
+    Shifting by one drops the sign: 0 and -0 are one, as they are for ``==``, and a kink's mirror image looks like the kink.
+    Subnormal entries look like 0, which they equal where the processor is told to flush them.
+    Minima and maxima of integers cost the processor less than comparisons of floats, which end in masks.
+    """
+    word = y.dtype.type
+    one, other = word(kinks[0] << 1), word(kinks[kinks.size - 1] << 1)
+    close = normal if one == 0 else word(1)
     for start in range(first, last, _CHUNK):
-        hit, wild = _look(y, np.uint64(start), np.uint64(min(_CHUNK, last - start)), kinks)
-        if hit or wild:
+        begin, number = np.uint64(start), np.uint64(min(_CHUNK, last - start))
+        largest, least, second = word(0), infinity, infinity
+        if one == other:
+            for i in range(number):
+                value = word(y[begin + i] << 1)
+                largest, least = max(largest, value), min(least, word(value ^ one))
+        else:
+            for i in range(number):
+                value = word(y[begin + i] << 1)
+                largest, least = max(largest, value), min(least, word(value ^ one))
+                second = min(second, word(value ^ other))
+        for kink in kinks[1:-1]:
+            for i in range(number):
+                second = min(second, word((y[begin + i] ^ kink) << 1))
+        if least < close or second == 0 or largest >= infinity:
             return False
     return True
 
 
-def _clear_32(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
-    return _all_clear(carray(y, number, np.float32), carray(kinks, kinks_number, np.float32), 0, number)
+def _clear(word: Any, normal: Any, infinity: Any) -> Native:
+    def clear(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
+        return _is_clear(carray(y, number, word), carray(kinks, kinks_number, word), normal, infinity, 0, number)
+
+    return Native(clear, _ADDRESSES)
 
 
-def _clear_64(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
-    return _all_clear(carray(y, number, np.float64), carray(kinks, kinks_number, np.float64), 0, number)
-
-
-def _pieces(kind: Any) -> Team:
+def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
     """``clear`` in several threads: words are the entries' address, the kinks', their number, and 0, or 1 where one is hit."""
 
     def loop(block):  # type: ignore[no-untyped-def]
         words = carray(block, HEADER + 4, np.int64)
-        y, kinks = carray(pointer(words[3]), words[2], kind), carray(pointer(words[4]), words[5], kind)
+        y, kinks = carray(pointer(words[3]), words[2], word), carray(pointer(words[4]), words[5], word)
         _, first, last = next_piece(block)
         while first >= 0:
-            if not _all_clear(y, kinks, first, last):
+            if not _is_clear(y, kinks, normal, infinity, first, last):
                 words[6] = 1
             _, first, last = next_piece(block)
 
@@ -90,7 +113,8 @@ def _pieces(kind: Any) -> Team:
 
 
 _ADDRESSES = types.boolean(types.voidptr, types.intp, types.voidptr, types.intp)
-clear = {4: Native(_clear_32, _ADDRESSES), 8: Native(_clear_64, _ADDRESSES)}
-"""By bytes of an entry: whether all of ``number`` entries at an address are finite and on none of the kinks."""
+clear = {4: _clear(np.uint32, *_LIMITS[4]), 8: _clear(np.uint64, *_LIMITS[8])}
+"""By bytes of an entry: whether all of ``number`` entries at an address are finite and of other magnitudes than all kinks,
+the least of which in magnitude comes first."""
 
-pieces_clear = {4: _pieces(np.float32), 8: _pieces(np.float64)}
+pieces_clear = {4: _pieces(np.uint32, *_LIMITS[4]), 8: _pieces(np.uint64, *_LIMITS[8])}
