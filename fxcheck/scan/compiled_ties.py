@@ -198,26 +198,17 @@ def _are_twos(windows: Windows) -> bool:
 def _lines(windows: Windows) -> tuple[Any, tuple[int, ...]] | None:
     """How a channel's lines of cells are laid out so that each tap reads neighbours; ``None`` for irregular windows.
 
-    Cell ``step * i + p`` of a line goes to ``p * phase + margin + i``, among NaN; behind all lines comes one of padding.
+    One phase of a line comes after the other, with NaN for padding, and behind all lines one of padding.
 
     Returns:
-        For each row of outputs where each tap begins; (outputs, step, margin, phase).
+        For each row of outputs where each tap begins; (outputs, step, margin, length of a phase).
     """
-    table = windows.tables[-1]
-    outputs, size = len(table), windows.size_in[-1]
-    taps = [tap for tap in windows.slices[-1] or () if tap.into.stop > tap.into.start]
-    step = max((tap.cells.step for tap in taps), default=1)
-    firsts = torch.tensor([tap.cells.start - step * tap.into.start for tap in taps], dtype=torch.int64)
-    cells = torch.arange(outputs)[:, None] * step + firsts
-    real = table[:, (table >= 0).any(0)]
-    if not taps or not torch.equal(real, cells.masked_fill((cells < 0) | (cells >= size), -1)):
+    along = windows.phases[-1]
+    if along is None:
         return None
-    shifts = firsts.div(step, rounding_mode="floor")
-    margin = max(0, -int(shifts.min()))
-    phase = margin + max(-(-size // step), outputs + int(shifts.max()))
-    places = firsts % step * phase + margin + shifts
-    starts = _line_numbers(windows)[:, :, None] * step * phase + places
-    return np.ascontiguousarray(starts.flatten(1).numpy()), (outputs, step, margin, phase)
+    places = torch.tensor([phase * along.length + place for phase, place in along.taps])
+    starts = _line_numbers(windows)[:, :, None] * along.step * along.length + places
+    return np.ascontiguousarray(starts.flatten(1).numpy()), (windows.size_out[-1], along.step, along.margin, along.length)
 
 
 def _line_numbers(windows: Windows) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import isfinite, prod
 from types import EllipsisType
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fxcheck.scan import numpy_ties
 from fxcheck.scan.dense import FLOATS, order_of, widened
 from fxcheck.scan.windows import Windows
 
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 """Entries compared at a time on the CPU: they and their mask stay in the second-level cache."""
 Region = tuple[EllipsisType | slice, ...]
 
@@ -107,11 +109,13 @@ def _is_hit(y: Tensor, kinks: Sequence[float]) -> bool:
     order = order_of(y)
     if order is None:
         return True
-    scratch = np.empty(_PIECE, dtype=np.bool_)
-    for piece in y.permute(order).reshape(-1).split(_PIECE):
-        values = widened(piece).numpy()
-        if any(np.equal(values, kink, out=scratch[: len(values)]).any() for kink in kinks):
-            return True
+    entries = widened(y).permute(order).reshape(-1).numpy()
+    hits = np.empty(min(_PIECE, len(entries)), np.bool_)
+    for start in range(0, len(entries), _PIECE):
+        values = entries[start : start + _PIECE]
+        for kink in kinks:
+            if np.count_nonzero(np.equal(values, kink, out=hits[: len(values)])):
+                return True
     return False
 
 
@@ -141,14 +145,28 @@ def ties(
         The ties.
     """
     x, out = x.detach(), out.detach()
+    number, listed = _tied(x, out, windows, skip, floor, mixed)
+    if labels is not None and listed.numel():
+        listed = listed[_have_several_labels(x, out, windows, listed, labels)]
+    return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(out))
+
+
+def _tied(
+    x: Tensor, out: Tensor, windows: Windows, skip: tuple[float, ...], floor: float | None, mixed: Tensor | None
+) -> tuple[int, Tensor]:
+    """How many windows are tied and count, and those of them to be listed."""
+    order = order_of(x) if x.device.type == "cpu" and x.dtype in FLOATS and x.numel() else None
+    plain = tuple(range(x.ndim))
+    if order in (plain, (0, *plain[2:], 1)) and order_of(out) == order and not windows.everything:
+        low = None if floor is None else rounded((floor,), out.dtype)[0]
+        found = numpy_ties.ties(x, out, order, windows, rounded(skip, out.dtype), low, mixed)
+        if found is not None:
+            return found[0], torch.from_numpy(found[1])
     tied = (_counts(x, out, windows) >= 2) & counted(out, skip, floor)
     number = int(tied.sum())
     if mixed is not None and number:
         tied &= (mixed != 0).unsqueeze(1)
-    listed = _flat_nonzero(tied)
-    if labels is not None and listed.numel():
-        listed = listed[_have_several_labels(x, out, windows, listed, labels)]
-    return Ties(out.numel(), number, listed[:limit], listed.numel() > limit, is_finite(out))
+    return number, _flat_nonzero(tied)
 
 
 def _have_several_labels(x: Tensor, out: Tensor, windows: Windows, listed: Tensor, labels: Tensor) -> Tensor:
@@ -270,7 +288,12 @@ def _entries(x: Tensor, indices: Tensor) -> Tensor:
 
 def rounded(values: Sequence[float], dtype: torch.dtype) -> list[float]:
     """The values after rounding to the dtype."""
-    return torch.tensor(list(values), dtype=dtype).tolist()
+    return [*_rounded(tuple(values), dtype)]
+
+
+@lru_cache(maxsize=1024)
+def _rounded(values: tuple[float, ...], dtype: torch.dtype) -> tuple[float, ...]:
+    return tuple(torch.tensor(values, dtype=dtype).tolist())
 
 
 def is_finite(x: Tensor) -> bool:

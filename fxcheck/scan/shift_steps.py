@@ -82,21 +82,31 @@ def _padded(equal: Tensor, windows: Windows) -> Tensor:
 
 def labels(along: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """As ``shifts.labels``."""
-    sizes = [table.shape[1] for table in windows.tables]
-    places = torch.from_numpy(windows.places).to(along.device)
-    real = (places >= 0).unflatten(-1, sizes)
-    steps = along.flatten(2)[:, :, places.clamp(min=0)].unflatten(-1, sizes)  # (D, N, outputs, *taps)
-    found = torch.arange(windows.taps, dtype=torch.uint8, device=along.device).view(sizes).expand(steps.shape[1:]).clone()
-    mixed = torch.zeros(steps.shape[1:3], dtype=torch.bool, device=along.device)
+    sizes, number = [table.shape[1] for table in windows.tables], along.shape[1] * len(windows.places)
+    real = torch.from_numpy(windows.places.T >= 0).to(along.device)  # (taps, outputs)
+    cells = torch.from_numpy(windows.places.T.clip(0)).to(along.device)
+    found = torch.arange(windows.taps, dtype=torch.uint8, device=along.device)[:, None].expand(-1, number).clone()
+    mixed = torch.zeros(number, dtype=torch.bool, device=along.device)
+    apart = []
+    for d, tap, other in _steps_between_taps(sizes):
+        both, step = real[tap] & real[other], along[d].flatten(1)[:, cells[tap]]
+        mixed |= (both & ~step).flatten()
+        # A mask that a minimum takes for more than any label.
+        apart.append((found[tap], found[other], (~(both & step)).flatten().to(torch.uint8) * 255))
     before = None
     while before is None or not torch.equal(before, found):
         before = found.clone()
-        for d, taps in enumerate(sizes):
-            here, there = (found.narrow(2 + d, start, taps - 1) for start in (0, 1))
-            both = real.narrow(1 + d, 0, taps - 1) & real.narrow(1 + d, 1, taps - 1)
-            step = steps[d].narrow(2 + d, 0, taps - 1)
-            mixed |= (both & ~step).flatten(2).any(-1)
-            for one, other in ((here, there), (there, here)):  # they overlap: one after the other
-                one.copy_(torch.where(both & step, torch.minimum(one, other), one))
+        for here, there, mask in (*apart, *reversed(apart)):
+            torch.minimum(here, there | mask, out=here)
+            torch.minimum(there, here | mask, out=there)
     size = along.shape[1], *windows.size_out
-    return found.reshape(*size, windows.taps), mixed.reshape(size)
+    return found.t().contiguous().view(*size, windows.taps), mixed.view(size)
+
+
+def _steps_between_taps(sizes: list[int]) -> list[tuple[int, int, int]]:
+    """(dimension, tap, the next one along it) for all taps of a window, flat."""
+    taps, found = torch.arange(prod(sizes)).view(sizes), []
+    for d, number in enumerate(sizes):
+        one, other = (taps.narrow(d, start, number - 1).flatten().tolist() for start in (0, 1))
+        found += [(d, a, b) for a, b in zip(one, other, strict=True)]
+    return found

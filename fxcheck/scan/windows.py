@@ -25,6 +25,25 @@ class Tap:
     cells: slice
 
 
+@dataclass(frozen=True)
+class Phases:
+    """An order of the cells along one dimension in which neighbouring outputs read neighbours.
+
+    Cell ``step * i + p`` comes to place ``margin + i`` of phase p; other places are padding.
+
+    Args:
+        length: places of a phase.
+        margin: how many of them come before the first cell.
+        step: from one output's cells to the next one's; there are as many phases.
+        taps: for each tap the phase that it reads, and where the first output does.
+    """
+
+    length: int
+    margin: int
+    step: int
+    taps: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """One max, or one convolution, over sliding windows. Compared by identity.
@@ -89,6 +108,11 @@ class Windows:
     def slices(self) -> tuple[tuple[Tap, ...] | None, ...]:
         """Per dimension the taps as strided slices, or ``None`` where a column is not an arithmetic progression."""
         return tuple(_slices(table) for table in self.tables)
+
+    @cached_property
+    def phases(self) -> tuple[Phases | None, ...]:
+        """Per dimension the order in which taps read neighbours, or ``None`` where outputs do not step regularly."""
+        return tuple(_phases(*each) for each in zip(self.arrays, self.slices, self.size_in, strict=True))
 
 
 @dataclass(frozen=True)
@@ -155,6 +179,21 @@ def _adaptive_table(size_in: int, size_out: int) -> Tensor:
     longest = int((ends - starts).max()) if size_out else 1
     cells = starts[:, None] + torch.arange(longest)
     return cells.masked_fill(cells >= ends[:, None], -1)
+
+
+def _phases(table: Any, taps: tuple[Tap, ...] | None, size: int) -> Phases | None:
+    real = [tap for tap in taps or () if tap.into.stop > tap.into.start]
+    if not real:
+        return None
+    step = max(tap.cells.step for tap in real)
+    firsts = np.array([tap.cells.start - step * tap.into.start for tap in real])
+    cells = np.arange(len(table))[:, None] * step + firsts
+    if not np.array_equal(table[:, (table >= 0).any(0)], np.where((cells < 0) | (cells >= size), -1, cells)):
+        return None
+    shifts = firsts // step
+    margin = max(0, -int(shifts.min()))
+    length = margin + max(-(-size // step), len(table) + int(shifts.max()))
+    return Phases(length, margin, step, tuple(zip((firsts % step).tolist(), (margin + shifts).tolist(), strict=True)))
 
 
 def _slices(table: Tensor) -> tuple[Tap, ...] | None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fxcheck.scan import WindowSpec, reference, sliding, whole
+from fxcheck.scan import WindowSpec, numpy_ties, reference, sliding, whole
 from tests.scan.oracles import Case, cells_of, laid_out, pools, small_integers, tied_cells
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,6 +100,23 @@ def test_blocks_of_outputs_see_what_the_reference_sees(
         wanted = reference.ties(x, out, windows, skip, mixed, floor=floor, labels=known)
         found = path.ties(laid_out(x, layout), laid_out(out, layout), windows, skip, mixed, floor=floor, labels=known)
         assert (found.tied, found.finite, found.listed.tolist()) == (wanted.tied, wanted.finite, wanted.listed.tolist())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "side"), [(2, 2, 0, 6), (3, 2, 1, 7), (3, 1, 1, 5), (2, 3, 1, 9)])
+def test_numpy_sees_in_blocks_and_threads_what_pytorch_sees_at_once(
+    monkeypatch: pytest.MonkeyPatch, kernel: int, stride: int, padding: int, side: int, layout: str
+) -> None:
+    monkeypatch.setattr(numpy_ties, "_BLOCK", 5 * side * side)  # 12 channels: the last block is a short one
+    monkeypatch.setattr(numpy_ties, "_LEAST", 1)
+    x = small_integers((3, 12, side, side), torch.float32, seed=side, special=True)
+    out = F.max_pool2d(x, kernel, stride, padding)
+    windows = sliding(WindowSpec(*((n, n) for n in (kernel, stride, padding, 1))), (side, side), tuple(out.shape[2:]))
+    mixed = torch.rand(3, *out.shape[2:], generator=torch.Generator().manual_seed(side)) < 0.5
+    for skip, floor, mask in (((), None, None), ((2.0,), -1.0, mixed), ((2.0, 0.0), None, mixed)):
+        wanted = reference.ties(laid_out(x, "gaps"), out, windows, skip, mask, floor=floor)
+        found = reference.ties(laid_out(x, layout), laid_out(out, layout), windows, skip, mask, floor=floor)
+        assert wanted.tied and (found.tied, found.listed.tolist()) == (wanted.tied, wanted.listed.tolist())
 
 
 def test_a_windows_own_padding_never_ties(path: ModuleType) -> None:
