@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,10 +153,13 @@ def one_run(case: Case, pixels: Tensor, checked: bool) -> float:
     instrumented = fxcheck.instrument(model, (pixels[: case.batch],))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     for number in range(5):
-        run = instrumented if checked or not number else model
+        is_checked = checked or not number
         if number == 1:  # the first step allocates momentum and loads the compiled scans, about 0.1 GB once
             Path("/proc/self/clear_refs").write_text("5")
-        nn.functional.cross_entropy(run(pixels[: case.batch]), torch.zeros(case.batch, dtype=torch.long)).backward()
+        with instrumented.step() if is_checked else nullcontext():
+            scores = (instrumented if is_checked else model)(pixels[: case.batch])
+            nn.functional.cross_entropy(scores, torch.zeros(case.batch, dtype=torch.long)).backward()
+            del scores
         optimizer.step()
         optimizer.zero_grad()
     peak = next(li for li in Path("/proc/self/status").read_text().splitlines() if li.startswith("VmHWM"))
