@@ -32,10 +32,10 @@ def use(path: Path) -> None:
 
 
 def compiles(x: Tensor) -> bool:
-    """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor."""
+    """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor, its signs in memory."""
     if not is_compiled(_chosen):
         return False
-    return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided
+    return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided and not x.is_neg()
 
 
 @lru_cache(maxsize=8)

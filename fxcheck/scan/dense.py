@@ -14,8 +14,8 @@ _PLAIN = tuple(tuple(range(dimensions)) for dimensions in range(8))
 
 
 def widened(x: Tensor) -> Tensor:
-    """The same numbers as float32 or float64, which the processor compares; without gradients."""
-    x = x.detach()
+    """The same numbers as float32 or float64, in memory as they are, which the processor compares; without gradients."""
+    x = x.detach().resolve_neg()
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 

@@ -7,12 +7,12 @@ from types import ModuleType
 import pytest
 
 from fxcheck import scan
-from fxcheck.scan import choice, compiled_classes, compiled_shares, compiled_shifts, compiled_ties, compiled_touches
+from fxcheck.scan import choice, compiled_classes, compiled_shares, compiled_shifts, compiled_ties, compiled_touches, numpy_ties
 
 
 @pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The scans by one path; the compiled one takes even what is too small to be worth it, in several threads."""
+    """The scans by one path, in several threads and blocks even where what they scan is too small to be worth it."""
     name, _, one_by_one = request.param.partition(", ")
     if name == "compiled" and not choice.available():
         pytest.skip("numba is not installed")
@@ -21,6 +21,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     compiled_ties._plan.cache_clear()
     monkeypatch.setattr(compiled_ties, "_LEAST", 16)
     monkeypatch.setattr(compiled_ties, "_LEAST_LISTED", 3)
+    monkeypatch.setattr(numpy_ties, "_LEAST", 16)
+    monkeypatch.setattr(numpy_ties, "_BLOCK", 64)
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
     monkeypatch.setattr(compiled_classes, "_LEAST", 16)
     monkeypatch.setattr(compiled_shifts, "_LEAST", 16)

@@ -181,3 +181,12 @@ def test_tensors_that_need_gradients_are_scanned_without_recording(path: ModuleT
     windows = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (4, 4), (2, 2))
     found = path.ties(x, F.max_pool2d(x, 2), windows)
     assert found.tied == 8 and not found.listed.requires_grad
+
+
+def test_signs_that_are_not_in_memory_are_read(path: ModuleType) -> None:
+    x = torch.view_as_complex(torch.tensor([[0.0, 2.0], [0.0, 2.0], [0.0, -1.0], [0.0, -1.0]])).conj().imag.view(1, 1, 2, 2)
+    assert x.is_neg()
+    out = F.max_pool2d(x, 2)
+    windows = sliding(WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), (2, 2), (1, 1))
+    assert path.ties(x, out, windows).tied == 1
+    assert [r.tolist() for r in path.rivals(x, out, torch.tensor([[[[2]]]]), windows, torch.tensor([0]))] == [[2], [3], [0]]

@@ -68,3 +68,21 @@ def test_touches_in_a_large_tensor_are_found_wherever_they_are(path: ModuleType)
     places = [0, 4095, 4096, 7499, 7500, 14999]
     y.view(-1)[places] = 0.0
     assert path.touched(y, (6.0, 0.0)).indices.tolist() == places
+
+
+def test_signs_that_are_not_in_memory_are_read(path: ModuleType) -> None:
+    y = torch.view_as_complex(torch.tensor([[1.0, 6.0], [2.0, -6.0], [3.0, 0.0]])).conj().imag
+    assert y.is_neg()
+    found = path.touched(y, (0.0, 6.0))
+    assert (found.indices.tolist(), found.which.tolist(), found.finite) == ([1, 2], [1, 0], True)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_subnormals_touch_0_where_the_processor_flushes_them(path: ModuleType, flush: bool) -> None:
+    y = torch.tensor([1.0, 1e-40, 0.0])
+    if not torch.set_flush_denormal(flush):
+        pytest.skip("the processor cannot")
+    try:
+        assert path.touched(y, (0.0,)).indices.tolist() == ([1, 2] if flush else [2])
+    finally:
+        torch.set_flush_denormal(False)
