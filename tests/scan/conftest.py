@@ -7,7 +7,15 @@ from types import ModuleType
 import pytest
 
 from fxcheck import scan
-from fxcheck.scan import choice, compiled_classes, compiled_shares, compiled_shifts, compiled_ties, compiled_touches, numpy_ties
+from fxcheck.scan import (
+    choice,
+    compiled_classes,
+    compiled_shares,
+    compiled_shifts,
+    compiled_ties,
+    compiled_touches,
+    numpy_ties,
+)
 
 
 @pytest.fixture(params=["torch", "compiled", "compiled, output by output"])
