@@ -213,7 +213,7 @@ class CheckedModule(nn.Module):
             output = self._plain(args, kwargs, call, with_loss)
         else:
             started = time.perf_counter()
-            forward = Forward.about_to_run(program, call)
+            forward = Forward.about_to_run(program, call, leaves)
             classes = program.classes_of(leaves)
             collector = Collector(program.plan, classes, program.pools, program.can_wait, session.seconds)
             session.spend("other", started)

@@ -44,15 +44,15 @@ class Collector:
     """Checks that have looked at once, what they observed, and how often that had been written to."""
     hits: dict[int, list[Tensor]] = field(default_factory=dict)
     """By unit: entries hit at the root, then at each guard."""
-    seen: set[int] = field(default_factory=set)
+    spent: float = 0.0
+    """Seconds, until they are booked as ``observation``."""
 
     def observe(self, check: int, values: list[Tensor]) -> None:
         """Called by the check node of that index."""
         started = time.perf_counter()
-        self.seen.add(check)
         plan = self.plan.checks[check]
         _LOOK[plan.kind](self, plan, values)
-        self._spend(started)
+        self.spent += time.perf_counter() - started
 
     def choose(self, check: int, result: Tensor) -> Tensor:
         """AD's own choices stand."""
@@ -73,13 +73,11 @@ class Collector:
         for check in self.plan.checks:
             if check.kind is CheckKind.UNOBSERVED:
                 self.observed.problems.append(check.note)
-            elif check.index not in self.seen:
+            elif check.index not in self.observed.counts:
                 self.observed.problems.append(f"the check of {check.layer} did not run")
-        self._spend(started)
+        self.spent += time.perf_counter() - started
+        self.seconds["observation"] = self.seconds.get("observation", 0.0) + self.spent
         return self.observed
-
-    def _spend(self, started: float) -> None:
-        self.seconds["observation"] = self.seconds.get("observation", 0.0) + time.perf_counter() - started
 
     def _settle_waiting(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -161,6 +159,7 @@ class Collector:
 
     def _guard(self, check: Check, live: list[Tensor]) -> None:
         found = scan.touched(live[0], check.kinks)
+        self.observed.count(check.index)
         self.hits.setdefault(check.unit, []).append(found.indices.cpu())
 
     def _record_touches(

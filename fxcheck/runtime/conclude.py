@@ -159,6 +159,16 @@ def _is_one_sided(program: Program) -> bool:
 
 
 def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
+    nothing_happened = session.is_idle and not session.rows and not any(c.tied for c in session.counts.values())
+    if not nothing_happened:
+        return _layers_seen(session, program)
+    entries = [(i, c.entries) for i, c in session.counts.items()]
+    if entries != program.idle_entries:
+        program.idle_entries, program.idle_layers = entries, _layers_seen(session, program)
+    return program.idle_layers
+
+
+def _layers_seen(session: Session, program: Program) -> tuple[LayerStep, ...]:
     decided = session.decided or Decided()
     rows: dict[tuple[int, str], int] = {}
     for row in session.rows:

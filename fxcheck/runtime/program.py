@@ -17,6 +17,7 @@ from fxcheck.passes.insert_checks import insert_checks, insert_choices
 from fxcheck.passes.pipeline import Study, study
 from fxcheck.passes.plan_checks import plan_checks, plan_jointly
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
+from fxcheck.records.step import LayerStep
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
@@ -63,6 +64,10 @@ class Program:
     positions: dict[tuple[tuple[str, torch.Size], ...], Positions] = field(default_factory=dict)
     """By the shapes of the inputs, those of the last forwards."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
+    idle_entries: list[tuple[int, int]] = field(default_factory=list)
+    """(check, observed entries) of the last step in which nothing was touched or tied."""
+    idle_layers: tuple[LayerStep, ...] = ()
+    """Of that step."""
 
     @cached_property
     def replayed(self) -> Replayed:

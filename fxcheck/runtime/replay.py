@@ -8,7 +8,7 @@ outputs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,10 +60,12 @@ class Forward:
     """What the joint condition says of its rows, from the graph of the first run; None where that was not asked for."""
 
     @classmethod
-    def about_to_run(cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Forward:
-        """Remember a forward before it runs."""
+    def about_to_run(
+        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Sequence[Any]
+    ) -> Forward:
+        """Remember a forward before it runs; ``leaves`` are those of its call."""
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, torch.get_rng_state(), autocast, writes(tree_leaves(call)))
+        return cls(program, call, torch.get_rng_state(), autocast, writes(leaves))
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.

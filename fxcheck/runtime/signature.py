@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from operator import attrgetter
 from typing import Any
@@ -104,7 +105,10 @@ class Inputs:
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Inputs, list[Any]]:
-        flat, spec = tree_flatten((args, dict(kwargs)))
+        if not kwargs and all(type(v) is Tensor for v in args):  # as most calls are: a walk through a tree costs more
+            flat, spec = list(args), _spec_of_leaves(len(args))
+        else:
+            flat, spec = tree_flatten((args, dict(kwargs)))
         return cls(spec, tuple(_describe(v) for v in flat)), flat
 
     def fits(self, other: Inputs, dynamic: tuple[bool, ...]) -> bool:
@@ -130,6 +134,12 @@ class Inputs:
                     f"input {i} is {b.dtype} on {b.device}; the model was instrumented with {a.dtype} on {a.device}",
                     hint="convert the input, or move the checked model with checked.to(...)",
                 )
+
+
+@lru_cache(maxsize=64)
+def _spec_of_leaves(number: int) -> TreeSpec:
+    """Of a call with that many arguments, each of them a leaf, and no keywords."""
+    return tree_flatten(((0,) * number, {}))[1]
 
 
 @dataclass(frozen=True)

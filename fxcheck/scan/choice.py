@@ -15,6 +15,7 @@ from fxcheck.errors import UsageError
 Path = Literal["torch", "compiled", "auto"]
 
 _PATHS = ("torch", "compiled", "auto")
+_PLAIN = (Tensor, torch.nn.Parameter)
 _chosen: str | None = None
 
 
@@ -35,7 +36,7 @@ def compiles(x: Tensor) -> bool:
     """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor, its signs in memory."""
     if not is_compiled(_chosen):
         return False
-    return type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.layout is torch.strided and not x.is_neg()
+    return type(x) in _PLAIN and x.is_cpu and x.layout is torch.strided and not x.is_neg()
 
 
 @lru_cache(maxsize=8)
