@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from numba import cfunc, njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -21,6 +22,18 @@ unless both are in one file."""
 
 as_tuple: Callable[..., Any] = to_fixed_tuple
 """Of a flat array, and how many entries it has."""
+
+
+def with_global(function: Any, name: str, **values: Any) -> Any:
+    """A copy of a function, under a name of its own, with other values of some global names.
+
+    numba keeps compiled code by a function's name, its code and the values in its closure. A compiled function among these
+    has no lasting identity, so that every process would compile anew and add to the cache: it belongs among the globals.
+    """
+    copy = FunctionType(function.__code__, {**function.__globals__, **values}, name, None, function.__closure__)
+    copy.__qualname__ = name
+    copy.__module__ = function.__module__
+    return copy
 
 
 class Kernel:

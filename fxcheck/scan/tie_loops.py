@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import as_tuple, generated, inlined, outlined
+from fxcheck.scan.jit import as_tuple, generated, inlined, outlined, with_global
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _INT = ir.IntType(32)
@@ -143,6 +143,10 @@ def _equal_at(_, cells, source, places, row, column, out, best, lanes):  # type:
         return _bits(builder, builder.fcmp_ordered("==", read, value))
 
     return types.uint64(cells, types.uint64, places, types.uint64, types.uint64, out, types.uint64, lanes), generate
+
+
+scan: Any = None
+"""Each copy of ``run`` in ``loop`` has its own."""
 
 
 @inlined
@@ -399,7 +403,6 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
     sizes, zero where none are known; cells of one channel, channels, and whether they are last in memory; and ``numbers``.
     """
     kind: Any = np.dtype(f"f{bytes_each}").type
-    scan = {"twos": twos, "planes": planes, "pixels": pixels, "cells": cells}[name](lanes)
 
     def run(block):  # type: ignore[no-untyped-def]
         words = carray(block, HEADER + 26 + numbers, np.int64)
@@ -420,4 +423,5 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
             seen[3] = last - first
             piece, first, last = next_piece(block)
 
-    return Team(run)
+    scans = {"twos": twos, "planes": planes, "pixels": pixels, "cells": cells}
+    return Team(with_global(run, f"{name}_{lanes}", scan=scans[name](lanes)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,3 +66,41 @@ def test_a_cache_that_cannot_be_written_costs_only_time(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(jit, "njit", refuse)
     assert jit.Kernel(lambda number: number + 1)(2) == 3
+
+
+_EVERY_LOOP = """
+import torch
+import torch.nn.functional as F
+from fxcheck import scan
+from fxcheck.scan import shifts
+scan.use("compiled")
+for size, kernel, layout in ((16, 2, torch.contiguous_format), (16, 3, torch.contiguous_format), (3, 3, torch.contiguous_format),
+                             (16, 2, torch.channels_last)):
+    x = torch.ones(2, 16, size, size).contiguous(memory_format=layout)
+    out, picks = F.max_pool2d(x, kernel, return_indices=True)
+    windows = scan.sliding(scan.WindowSpec((kernel,) * 2, (kernel,) * 2, (0, 0), (1, 1)), x.shape[2:], out.shape[2:])
+    found = scan.ties(x, out, windows)
+    scan.rivals(x, out, picks, windows, found.listed)
+steps = ((0, 1), (1, 0))
+equal = shifts.of_input(x, steps)
+shifts.labels(shifts.through_windows(equal, windows, steps), scan.sliding(windows.spec, out.shape[2:], (4, 4)))
+scan.mixed(scan.of_input(x), windows)
+scan.shared(x, x.amax((2, 3)), (2, 3))
+scan.equal(x, x, x)
+for y in (x, torch.ones(1 << 21), x.double()):
+    scan.touched(y, (0.0,))
+    scan.touched(y, (1.0, 0.0))
+"""
+
+
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
+def test_what_one_process_compiled_the_next_one_finds(tmp_path: Path) -> None:
+    """A cache that is never hit costs seconds in each process, and grows with each."""
+
+    def kept_after_a_run() -> list[str]:
+        subprocess.run([sys.executable, "-c", _EVERY_LOOP], check=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+        return sorted(p.name for p in tmp_path.rglob("*.nbc"))
+
+    first = kept_after_a_run()
+    assert len({name.split(".")[0] for name in first}) == 6  # modules with loops
+    assert kept_after_a_run() == first
