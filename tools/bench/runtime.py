@@ -50,6 +50,11 @@ class Case:
     size: int
     family: str
 
+    def model(self) -> nn.Module:
+        """With the same weights in each run."""
+        torch.manual_seed(0)
+        return self.build(4)
+
 
 def _torchvision(name: str) -> Callable[[int], nn.Module]:
     return lambda classes: getattr(torchvision.models, name)(num_classes=classes)
@@ -149,7 +154,7 @@ def peak_gigabytes(name: str, data: str, root: str, checked: bool) -> float:
 
 def one_run(case: Case, pixels: Tensor, checked: bool) -> float:
     """Peak gigabytes of four steps of a model, checked or not; capture and validation come before the peak is reset."""
-    model = case.build(4)
+    model = case.model()
     instrumented = fxcheck.instrument(model, (pixels[: case.batch],))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     for number in range(5):
@@ -191,14 +196,14 @@ def growth(root: str, steps: int) -> list[tuple[str, dict[str, Any]]]:
     for name in ("resnet18", "vgg11"):
         for batch in (16, 32, 64, 128):
             pixels = images("photo", root, 32, 1024)
-            found.append((f"{name} batch {batch}", measure(CASES[name].build(4), pixels, batch, steps)))
+            found.append((f"{name} batch {batch}", measure(CASES[name].model(), pixels, batch, steps)))
     for size in (32, 64, 96):
         pixels = images("photo", root, size, 256)
-        found.append((f"resnet18 batch 16 at {size}x{size}", measure(CASES["resnet18"].build(4), pixels, 16, steps)))
+        found.append((f"resnet18 batch 16 at {size}x{size}", measure(CASES["resnet18"].model(), pixels, 16, steps)))
     for flat in (0.0, 0.25, 0.5, 1.0):
         pixels = images("photo", root, 32, 1024).clone()
         pixels[..., : int(32 * flat)] = 0.5
-        found.append((f"vgg11 batch 64, {flat:.0%} of each image flat", measure(CASES["vgg11"].build(4), pixels, 64, steps)))
+        found.append((f"vgg11 batch 64, {flat:.0%} of each image flat", measure(CASES["vgg11"].model(), pixels, 64, steps)))
     return found
 
 
@@ -232,7 +237,7 @@ def _tables(options: argparse.Namespace) -> int:
             pixels = images(data, options.data_root, case.size, max(256, 4 * case.batch))
             for path in options.paths:
                 scan.use(path)
-                found = measure(case.build(4), pixels, case.batch, options.steps)
+                found = measure(case.model(), pixels, case.batch, options.steps)
                 goal = goal_of(case.family, data, path)
                 over += found["share"] > goal
                 results[f"{name} {data} {path}"] = found
