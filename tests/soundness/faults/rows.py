@@ -39,7 +39,7 @@ def ties_across_channels(right: Any) -> Any:
 @fault("4.9", "runtime.gradients:Gradients.fill", f"{NAMED}test_rows_show_fresh_coordinates_only")
 def every_coordinate(right: Any) -> Any:
     """Rows on all parameters, those of earlier layers included."""
-    return lambda self, row, names: right(self, row, list(self.parameters))
+    return lambda self, row, names, *moved: right(self, row, list(self.parameters), *moved)
 
 
 @fault("4.10", "runtime.build_rows:RowBuilder._equal_functions", f"{NAMED}test_equal_values_are_not_equal_functions")
@@ -81,7 +81,7 @@ def parameters_enter_once(right: Any) -> Any:
 @fault("2, Algorithm 1", "runtime.gradients:sign_of_maximum", f"{NAMED}test_the_pick_of_a_minimum_stays_below")
 def minima_are_maxima(right: Any) -> Any:
     """The pick of a minimum must stay above the others."""
-    return lambda operator: 1.0
+    return lambda *call: 1.0
 
 
 @fault(

@@ -118,7 +118,7 @@ def fresh_by_ancestors(right: Any) -> Any:
     )
 
 
-@fault("5, Convexity", "theory.classify:_blockers", f"{ZOO}[abs blocks T8]")
+@fault("5, Convexity", "theory.classify:_blockers", f"{VERDICTS}[abs blocks T8 for a max]")
 def discharged_layers_do_not_matter(right: Any) -> Any:
     """T8 beside a discharged layer whose proxies are Clarke-only."""
     return lambda judged: right(tuple(j for j in judged if not j.is_certified))
