@@ -5,6 +5,7 @@ All faults are killed for real by ``tools/planted_faults.py``; a few of them her
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 
 import pytest
@@ -22,6 +23,17 @@ def test_a_fault_can_be_planted_and_is_taken_back(fault: Fault) -> None:
         wrong = found(fault.target)[2]
         assert wrong is not right and callable(wrong) == callable(right)
     assert found(fault.target)[2] is right and vars(owner)[name] is right
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
+def test_a_fault_can_be_called_as_what_it_replaces(fault: Fault) -> None:
+    _, _, right = found(fault.target)
+    if inspect.isfunction(right):
+        parameters = inspect.signature(right).parameters.values()
+        named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+        positional = [None for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        inspect.signature(fault.wrong(right)).bind(*positional, **named)
+
 
 
 def test_faults_are_described_and_have_names_of_their_own() -> None:
