@@ -1,7 +1,7 @@
 """Scans of computed tensors: entries on a kink, tied windows, and the classes that tell trivial ties from others.
 
-``reference`` and ``class_steps`` in plain torch say what is meant; ``compiled_*`` do the same with numba where that is
-installed, through ``*_loops``, the only modules that import it.
+``reference`` and ``class_steps`` in plain torch, with ``numpy_ties`` on the CPU, say what is meant; ``compiled_*`` do the same
+with numba where that is installed, through ``*_loops``, the only modules that import it.
 """
 
 from __future__ import annotations
