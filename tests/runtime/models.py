@@ -13,6 +13,16 @@ from fxcheck.records.step import StepResult
 from fxcheck.runtime.checked import CheckedModule
 
 
+def _clamp_passes_at_its_bound() -> bool:
+    x = torch.zeros(1, requires_grad=True)
+    x.clamp(max=0).sum().backward()
+    return x.grad is not None and bool(x.grad)
+
+
+CLAMP_PASSES = _clamp_passes_at_its_bound()
+"""At its bound clamp has the slope of its operand, to torch 2.13; from 2.14 on it has 0, and half of it between tensors."""
+
+
 class Scalars(nn.Module):
     """Named float64 parameters and a function of them and the inputs."""
 

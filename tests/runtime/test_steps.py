@@ -17,7 +17,7 @@ from fxcheck.errors import StepError
 from fxcheck.lp.recheck import recheck
 from fxcheck.records.certificate import Certificate
 from fxcheck.records.step import StepResult
-from tests.runtime.models import Scalars, flat_images, one_step, small_cnn, step_of
+from tests.runtime.models import CLAMP_PASSES, Scalars, flat_images, one_step, small_cnn, step_of
 
 ONE = torch.ones(1, 1, dtype=torch.float64)
 
@@ -96,6 +96,7 @@ def test_lemma_3_as_one_minibatch_and_as_two_micro_batches_of_one() -> None:
     assert step_of(both, torch.cat([up, down])).reason == "infeasible"
 
 
+@pytest.mark.skipif(CLAMP_PASSES, reason="relu and clamp take the same side at 0 in this release")
 @pytest.mark.parametrize("swapped", [(0, 1), (1, 0)])
 def test_forwards_of_other_sizes_must_ask_the_same_of_each_bias_entry(swapped: tuple[int, int]) -> None:
     """Each size is certified by itself; together relu(b + 0) - relu(-b - 0) with opposite sides is not."""
