@@ -22,7 +22,7 @@ SKETCH = 8192
 """d: models with at most as many parameters are not sketched."""
 _SEED = 20241204
 _SHIFT = 1021
-_LEAST = 1 / 16
+GRANTED = 1 / 16
 """Of the assumed roundoff, what is granted to sums that have to vanish: four units in float32."""
 _STRETCH = 3.0
 """No error that does not know the weights of the sketch is stretched by more than this."""
@@ -75,7 +75,7 @@ class Coordinates:
         length = sqrt(sum(float(g.double().square().sum()) for g in found.values()))
         values = self._sketched(found) if self.is_sketch else self._listed(found)
         stretch = _STRETCH if self.is_sketch else 1.0
-        error, slack = (stretch * (units * length + (moved if found else 0.0)) for units in (roundoff, _LEAST * roundoff))
+        error, slack = (stretch * (units * length + (moved if found else 0.0)) for units in (roundoff, GRANTED * roundoff))
         return Vector(values, error, slack, not found)
 
     def _listed(self, found: Mapping[str, Tensor]) -> np.ndarray:

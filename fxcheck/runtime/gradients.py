@@ -65,7 +65,8 @@ class Gradients:
             moved = self.moved_by_rounding(row.at, [row], names)
         values = _tables(self.of(row.at, _weights(row), names))
         norm = _norm(values)
-        row.error = roundoff_of(row.at.like.dtype) + moved / norm if norm else 0.0
+        row.assumed = roundoff_of(row.at.like.dtype) if norm else 0.0
+        row.error = row.assumed + moved / norm if norm else 0.0
         if row.error >= 1.0:
             values, row.error = [None for _ in values], 0.0
         slots: list[Slot] = []

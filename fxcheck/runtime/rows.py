@@ -43,6 +43,8 @@ class Row:
     values: np.ndarray = field(default_factory=lambda: np.empty(0))
     error: float = 0.0
     """The true row lies within error * norm of the stored one."""
+    assumed: float = 0.0
+    """The part of the error that stands for roundoff nobody measured; a sum that has to vanish is granted less of it."""
     left_out: frozenset[str] = frozenset()
     """Fresh parameters whose coordinates the row does not show, although it may have some: the row holds for
     directions that do not move them."""

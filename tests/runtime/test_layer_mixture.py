@@ -85,6 +85,27 @@ def test_three_rows_one_of_which_pulls_apart() -> None:
     assert run(Pooled((2.0, 1.0, -3.0)), patches(P, Q, Q, R, R, P)).verdict == "uncertified"
 
 
+class Products(nn.Module):
+    """As ``Pooled``, by products and sums, so that rows come from autograd."""
+
+    def __init__(self, factors: tuple[float, ...]) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(3))
+        self.register_buffer("factors", torch.tensor(factors))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.max_pool1d((x * self.w).sum(-1), 2).flatten(1) * self.factors).sum()
+
+
+@pytest.mark.parametrize("last", [-1.0, 1.0])
+def test_a_sum_is_not_taken_for_rounding_that_nobody_measured(last: float) -> None:
+    """Rows a, -a + 2^-16 u and -u exclude one another; without the third one AD's gradient is a mixture up to that 2^-16 u."""
+    small = 2.0**-16
+    p, q, r = (1.0, 2.0, 3.0), (3.0, 1.0, 2.0), (1 + small, 2 - small, 3.0)
+    step = run(Products((1.0, 1.0, last)), torch.tensor([[p, q, q, r, (2.0, 1.0, 3.0), (1.0, 2.0, 3.0)]])[None])
+    assert step.verdict == ("certified" if last > 0 else "uncertified")
+
+
 def test_two_micro_batches_are_one_system(tmp_path: Path) -> None:
     step = run(Pooled((1.0,)), patches(P, Q), patches(Q, P))
     assert (step.verdict, step.subdifferential) == ("certified", "clarke") and confirmed(step, tmp_path)
