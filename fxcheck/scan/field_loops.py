@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import inlined, outlined
+from fxcheck.scan.jit import inlined, named, outlined
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 
@@ -76,4 +76,4 @@ def equal(bytes_each: int) -> Team:
                 same[i] = equal
             _, first, last = next_piece(block)
 
-    return Team(loop)
+    return Team(named(loop, f"equal_{bytes_each}"))

@@ -24,11 +24,14 @@ as_tuple: Callable[..., Any] = to_fixed_tuple
 """Of a flat array, and how many entries it has."""
 
 
-def with_global(function: Any, name: str, **values: Any) -> Any:
-    """A copy of a function, under a name of its own, with other values of some global names.
+def named(function: Any, name: str, **values: Any) -> Any:
+    """A copy of a function under a name of its own, with other values of some global names.
 
-    numba keeps compiled code by a function's name, its code and the values in its closure. A compiled function among these
-    has no lasting identity, so that every process would compile anew and add to the cache: it belongs among the globals.
+    Every function with a closure that is to be compiled needs a name that says what its closure holds. numba names compiled
+    code by the function, a number that counts functions in this process, and the types of its arguments; when code that two
+    processes compiled comes out of the cache, the numbers may be equal, and one function runs for the other. Nor may a
+    compiled function be in a closure, whose values are a part of the key in the cache: it has no lasting identity, so that
+    every process would compile anew and add to the cache. It belongs among the globals.
     """
     copy = FunctionType(function.__code__, {**function.__globals__, **values}, name, None, function.__closure__)
     copy.__qualname__ = name

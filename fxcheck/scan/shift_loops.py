@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numba import carray  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import inlined, outlined
+from fxcheck.scan.jit import inlined, named, outlined
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 
@@ -74,7 +74,7 @@ def of_input(bytes_each: int) -> Team:
                     _equal_where(apart[m], exist[m], equal[m, sample])
             _, first, last = next_piece(block)
 
-    return Team(loop)
+    return Team(named(loop, f"of_input_{bytes_each}"))
 
 
 @outlined

@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import as_tuple, generated, inlined, outlined, with_global
+from fxcheck.scan.jit import as_tuple, generated, inlined, named, outlined
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _INT = ir.IntType(32)
@@ -206,7 +206,6 @@ def _list(bits, best, listed, found):  # type: ignore[no-untyped-def]
 def twos(lanes: int) -> Callable[..., Any]:
     """The scan of windows of 2 x 2 cells side by side, contiguous, in rows of at least ``lanes`` outputs."""
 
-    @outlined
     def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
         channels, plane_in, length, height, wide = numbers
@@ -236,7 +235,7 @@ def twos(lanes: int) -> Callable[..., Any]:
                 found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
-    return scan
+    return outlined(named(scan, f"twos_{lanes}"))
 
 
 @inlined
@@ -264,7 +263,6 @@ def _unroll(x, source, lines, length, step, cells, into, phase, lanes):  # type:
 def planes(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in rows of at least ``lanes`` outputs, laid out as ``compiled_ties._lines`` says."""
 
-    @outlined
     def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan channels ``first`` to ``last`` (exclusive)."""
         channels, lines, length, outputs, step, margin, phase = numbers
@@ -299,14 +297,13 @@ def planes(lanes: int) -> Callable[..., Any]:
                 found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
-    return scan
+    return outlined(named(scan, f"planes_{lanes}"))
 
 
 @lru_cache(maxsize=16)
 def pixels(lanes: int) -> Callable[..., Any]:
     """The scan of channels_last tensors of at least ``lanes`` channels."""
 
-    @outlined
     def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan rows of outputs ``first`` to ``last`` (exclusive)."""
         channels, depth, height, length = numbers
@@ -347,14 +344,13 @@ def pixels(lanes: int) -> Callable[..., Any]:
                 found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
-    return scan
+    return outlined(named(scan, f"pixels_{lanes}"))
 
 
 @lru_cache(maxsize=16)
 def cells(lanes: int) -> Callable[..., Any]:
     """The scan of contiguous tensors in windows of any shape, in groups of channels of at least ``lanes`` outputs."""
 
-    @outlined
     def scan(x, out, mixed, numbers, tables, columns, fresh, values, known, listed, first, last):  # type: ignore[no-untyped-def]
         """Scan groups ``first`` to ``last`` (exclusive) of ``channels`` channels.
 
@@ -389,7 +385,7 @@ def cells(lanes: int) -> Callable[..., Any]:
                 found = _apart(x, out, known, listed, before, found)
         return tied, found, strange
 
-    return scan
+    return outlined(named(scan, f"cells_{lanes}"))
 
 
 @lru_cache(maxsize=64)
@@ -424,4 +420,4 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
             piece, first, last = next_piece(block)
 
     scans = {"twos": twos, "planes": planes, "pixels": pixels, "cells": cells}
-    return Team(with_global(run, f"{name}_{lanes}", scan=scans[name](lanes)))
+    return Team(named(run, f"loop_{name}_{lanes}_{bytes_each}_{numbers}", scan=scans[name](lanes)))

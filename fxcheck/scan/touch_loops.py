@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Kernel, Native, inlined
+from fxcheck.scan.jit import Kernel, Native, inlined, named
 from fxcheck.scan.team import HEADER, Team, next_piece, pointer
 
 _CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
@@ -94,7 +94,7 @@ def _clear(word: Any, normal: Any, infinity: Any) -> Native:
     def clear(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
         return _is_clear(carray(y, number, word), carray(kinks, kinks_number, word), normal, infinity, 0, number)
 
-    return Native(clear, _ADDRESSES)
+    return Native(named(clear, f"clear_{word.__name__}"), _ADDRESSES)
 
 
 def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
@@ -109,7 +109,7 @@ def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
                 words[6] = 1
             _, first, last = next_piece(block)
 
-    return Team(loop)
+    return Team(named(loop, f"pieces_{word.__name__}"))
 
 
 _ADDRESSES = types.boolean(types.voidptr, types.intp, types.voidptr, types.intp)

@@ -104,3 +104,36 @@ def test_what_one_process_compiled_the_next_one_finds(tmp_path: Path) -> None:
     first = kept_after_a_run()
     assert len({name.split(".")[0] for name in first}) == 6  # modules with loops
     assert kept_after_a_run() == first
+
+
+_ONE_OF_SEVERAL = """
+import sys
+import torch
+import torch.nn.functional as F
+from fxcheck import scan
+from fxcheck.scan import shifts
+
+def seen(size, dtype):
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randint(0, 3, (2, 6, size, size), generator=generator).to(dtype)
+    out = F.max_pool2d(x, 2)
+    windows = scan.sliding(scan.WindowSpec((2, 2), (2, 2), (0, 0), (1, 1)), x.shape[2:], out.shape[2:])
+    found, hits = scan.ties(x, out, windows), scan.touched(x, (0.0, 2.0))
+    equal = shifts.of_input(x[:, :1], ((0, 1), (1, 0)))
+    return found.tied, found.listed.tolist(), hits.indices.tolist(), hits.which.tolist(), equal.flatten().tolist()
+
+cases = [(8, torch.float32), (16, torch.float64), (32, torch.float32), (4, torch.float64)]
+for case in cases if sys.argv[1] == "all" else [cases[int(sys.argv[1])]]:
+    scan.use("compiled")
+    compiled = seen(*case)
+    scan.use("torch")
+    assert seen(*case) == compiled, case
+"""
+
+
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
+def test_what_several_processes_compiled_is_told_apart_by_another(tmp_path: Path) -> None:
+    """numba numbers functions process by process: two of one name may come out of the cache as one."""
+    for which in ("0", "1", "2", "3", "all"):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", _ONE_OF_SEVERAL, which], check=True, env=environment)
