@@ -68,7 +68,7 @@ class Gradients:
         row.assumed = roundoff_of(row.at.like.dtype) if norm else 0.0
         row.error = row.assumed + moved / norm if norm else 0.0
         if row.error >= 1.0:
-            values, row.error = [None for _ in values], 0.0
+            values, row.error, row.assumed = [None for _ in values], 0.0, 0.0
         slots: list[Slot] = []
         parts: list[np.ndarray] = []
         for name, table in zip(names, values, strict=True):

@@ -120,7 +120,8 @@ class _Scan:
     def _counted(self, tied: Any, maxima: Any) -> Any:
         """Those of the ties that count."""
         if tied.any():
-            tied = tied & (maxima > self.floor) if self.floor is not None else tied.copy()
+            if self.floor is not None:
+                tied &= maxima > self.floor
             for value in self.skip:
                 tied &= maxima != value
         return tied

@@ -73,15 +73,10 @@ def _is_clear(y, kinks, normal, infinity, first, last):  # type: ignore[no-untyp
     for start in range(first, last, _CHUNK):
         begin, number = np.uint64(start), np.uint64(min(_CHUNK, last - start))
         largest, least, second = word(0), infinity, infinity
-        if one == other:
-            for i in range(number):
-                value = word(y[begin + i] << 1)
-                largest, least = max(largest, value), min(least, word(value ^ one))
-        else:
-            for i in range(number):
-                value = word(y[begin + i] << 1)
-                largest, least = max(largest, value), min(least, word(value ^ one))
-                second = min(second, word(value ^ other))
+        for i in range(number):
+            value = word(y[begin + i] << 1)
+            largest, least = max(largest, value), min(least, word(value ^ one))
+            second = min(second, word(value ^ other))
         for kink in kinks[1:-1]:
             for i in range(number):
                 second = min(second, word((y[begin + i] ^ kink) << 1))

@@ -35,7 +35,6 @@ def test_a_fault_can_be_called_as_what_it_replaces(fault: Fault) -> None:
         inspect.signature(fault.wrong(right)).bind(*positional, **named)
 
 
-
 def test_faults_are_described_and_have_names_of_their_own() -> None:
     assert all(f.what.endswith(".") and f.section for f in FAULTS)
     assert max(Counter(f.name for f in FAULTS).values()) == 1
