@@ -74,10 +74,11 @@ class Forward:
             The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
             features behind the scores, is told apart from what reaches it directly.
         """
-        live = [t for t in _tensors(output) if t.requires_grad]
-        if len(live) > 1:
+        leaves = [output] if type(output) is Tensor else _tensors(output)
+        if sum(t.requires_grad for t in leaves) > 1:
             output = tree_map(_own_view, output)
-        for leaf in _tensors(output):
+            leaves = _tensors(output)
+        for leaf in leaves:
             self.outputs.append(checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
@@ -181,7 +182,9 @@ def checksum(tensor: Tensor) -> int:
     """Tells tensors of one shape and dtype apart by their bits in order; no protection against an adversary."""
     if not tensor.numel() or tensor.layout is not torch.strided:
         return 0
-    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    dense = tensor.detach()
+    if not (dense.is_cpu and dense.is_contiguous()) or dense.is_conj() or dense.is_neg():
+        dense = dense.cpu().resolve_conj().resolve_neg().contiguous()
     readable = dense.dtype in _READABLE and dense.dim()
     return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy().data)
 

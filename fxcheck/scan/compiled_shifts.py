@@ -15,7 +15,7 @@ from torch import Tensor
 from fxcheck.scan.threads import items_worth
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 17  # bytes per thread
+_LEAST = 1 << 15  # bytes per thread
 
 
 def of_input(bits: Tensor, offsets: tuple[int, ...], exist: Tensor, margins: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from fxcheck.scan.reference import Ties
 from fxcheck.scan.threads import items_worth, pieces
 from fxcheck.scan.windows import Windows
 
-_LEAST = 1 << 19  # entries per thread
+_LEAST = 1 << 16  # entries per thread
 _LEAST_LISTED = 1 << 12  # listed windows per thread
 _SHORT = 8  # of fewer outputs side by side in memory, cells are gathered one by one; of 2 x 2 cells, of fewer than half
 _LANES = 16  # outputs side by side that are compared as one vector, at most

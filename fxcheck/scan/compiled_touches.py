@@ -17,7 +17,8 @@ from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
 from fxcheck.scan.reference import Touches
 from fxcheck.scan.threads import pieces
 
-_LEAST = 1 << 19  # entries per thread
+_LEAST = 1 << 16  # entries per thread
+_LEAST_LISTED = 1 << 19  # where pieces begin in Python
 _NONE = torch.empty(0, dtype=torch.int64)
 _CLEAR = Touches(_NONE, _NONE, True)
 
@@ -31,7 +32,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
         return reference.touched(y, kinks)
     entries = flat(widened(y), order)
     scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
-    indices, which, finite = zip(*pieces(scan, entries.size, _LEAST), strict=True)
+    indices, which, finite = zip(*pieces(scan, entries.size, _LEAST_LISTED), strict=True)
     if not any(part.size for part in indices):
         return Touches(_NONE, _NONE, all(finite))
     places, kind = row_major(np.concatenate(indices), y, order), np.concatenate(which)

@@ -9,13 +9,13 @@ import numpy as np
 from numba import carray  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from fxcheck.scan.jit import inlined, named, outlined
-from fxcheck.scan.team import HEADER, Team, next_piece, pointer
+from fxcheck.scan.team import Team, items, next_piece, own_words, pointer
 
 
 @inlined
 def _along(words, dimension):  # type: ignore[no-untyped-def]
     """Patterns, beginnings and cells of one dimension."""
-    size, at = words[14 + dimension], 17 + 3 * dimension
+    size, at = words[11 + dimension], 14 + 3 * dimension
     patterns, starts = carray(pointer(words[at]), size, np.int64), carray(pointer(words[at + 1]), size + 1, np.int64)
     return patterns, starts, carray(pointer(words[at + 2]), starts[size], np.int64)
 
@@ -58,12 +58,12 @@ def equal(bytes_each: int) -> Team:
     kind: Any = np.dtype(f"i{bytes_each}").type
 
     def loop(block):  # type: ignore[no-untyped-def]
-        words = carray(block, HEADER + 23, np.int64)
-        pairs, channels, strides = words[2], words[8], (words[9], words[10], words[11], words[12], words[13])
-        bits = carray(pointer(words[3]), 1, kind)  # as long as the strides say
-        sample, one = carray(pointer(words[4]), pairs, np.int64), carray(pointer(words[5]), pairs, np.int64)
-        other, same = carray(pointer(words[6]), pairs, np.int64), carray(pointer(words[7]), pairs, np.uint8)
-        size = words[14], words[15], words[16]
+        words = own_words(block, 23)
+        pairs, channels, strides = items(block), words[5], (words[6], words[7], words[8], words[9], words[10])
+        bits = carray(pointer(words[0]), 1, kind)  # as long as the strides say
+        sample, one = carray(pointer(words[1]), pairs, np.int64), carray(pointer(words[2]), pairs, np.int64)
+        other, same = carray(pointer(words[3]), pairs, np.int64), carray(pointer(words[4]), pairs, np.uint8)
+        size = words[11], words[12], words[13]
         deep, high, wide = _along(words, 0), _along(words, 1), _along(words, 2)
         _, first, last = next_piece(block)
         while first >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,30 @@ from fxcheck.scan import numpy_ties
 from fxcheck.scan.dense import FLOATS, order_of, widened
 from fxcheck.scan.windows import Windows
 
-_PIECE = 1 << 17
-"""Entries compared at a time on the CPU: they and their mask stay in the second-level cache."""
+_PIECE = 1 << 19
+"""Entries looked at at a time on the CPU: what is made of them is still in the cache when it is read."""
+_WORDS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_LEAST_BITS = 20
+"""Of an entry that have to be looked at: by fewer of them too many entries look like a kink."""
+_LEAST_NUMBER = 5e-324
+"""That is not 0, unless the processor takes subnormal numbers for it."""
+
+
+class _Buffers(threading.local):
+    """Memory of each thread for what is made of a piece: to ask for it anew would cost more than what is done in it."""
+
+    def __init__(self) -> None:
+        self.held: dict[torch.dtype, Tensor] = {}
+
+    def of(self, dtype: torch.dtype, number: int) -> Tensor:
+        """So many entries of it, with any values."""
+        held = self.held.get(dtype)
+        if held is None or len(held) < number:
+            held = self.held[dtype] = torch.empty(max(number, _PIECE), dtype=dtype)
+        return held if len(held) == number else held[:number]
+
+
+_BUFFERS = _Buffers()
 Region = tuple[EllipsisType | slice, ...]
 
 
@@ -87,8 +110,8 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """
     y = y.detach()
     which = torch.empty(0, dtype=torch.int64, device=y.device)
-    if y.device.type == "cpu" and y.dtype in FLOATS and not _is_hit(y, rounded(kinks, y.dtype)):
-        return Touches(which, which, is_finite(y))
+    if is_clear(y, kinks):
+        return Touches(which, which, True)
     masks = [y == kink for kink in rounded(kinks, y.dtype)]
     touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
     for mask in masks[1:]:
@@ -101,22 +124,48 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return Touches(indices, which, is_finite(y))
 
 
-def _is_hit(y: Tensor, kinks: Sequence[float]) -> bool:
-    """Whether some entry equals a kink, asked in pieces that stay in the cache.
+def is_clear(y: Tensor, kinks: Sequence[float]) -> bool:
+    """Whether a look shows a dense tensor on the CPU to be finite and off all kinks, asked in pieces that stay in the cache."""
+    if not (y.is_cpu and y.dtype in FLOATS and y.layout is torch.strided):
+        return False
+    y, kinks, order = y.detach(), rounded(kinks, y.dtype), order_of(y)
+    if order is None or not y.numel():
+        return not y.numel()
+    entries = (y if order == tuple(range(y.ndim)) else y.permute(order)).reshape(-1)
+    low = _low_bits(tuple(kinks), y.dtype)
+    for piece in (entries,) if len(entries) <= _PIECE else entries.split(_PIECE):
+        if not is_finite(piece):
+            return False
+        if low is not None and _some_bit_is_set(piece, low):
+            continue
+        # numpy's comparison is several times faster than PyTorch's here, and says the same.
+        values = widened(piece).numpy()
+        if any(np.equal(values, kink).any() for kink in kinks):
+            return False
+    return True
 
-    numpy's comparison is several times faster than PyTorch's here, and says the same.
+
+def _some_bit_is_set(piece: Tensor, low: Tensor) -> bool:
+    """Whether each float has one of the bits of the mask."""
+    masked = _BUFFERS.of(low.dtype, len(piece))
+    return bool(torch.bitwise_and(piece.view(low.dtype), low, out=masked).amin())
+
+
+def _low_bits(kinks: tuple[float, ...], dtype: torch.dtype) -> Tensor | None:
+    """Low bits of an entry, as a mask, all of which are 0 in every kink: an entry with one of them is on none.
+
+    Kinks are short numbers, as 0, 6 or -0.5; few computed ones end in as many zeros. Returns None where too few bits are left,
+    and where the processor is told to take subnormal numbers for 0.
     """
-    order = order_of(y)
-    if order is None:
-        return True
-    entries = widened(y).permute(order).reshape(-1).numpy()
-    hits = np.empty(min(_PIECE, len(entries)), np.bool_)
-    for start in range(0, len(entries), _PIECE):
-        values = entries[start : start + _PIECE]
-        for kink in kinks:
-            if np.count_nonzero(np.equal(values, kink, out=hits[: len(values)])):
-                return True
-    return False
+    return None if dtype not in _WORDS or _LEAST_NUMBER == 0 else _common_zeros(kinks, dtype)
+
+
+@lru_cache(maxsize=256)
+def _common_zeros(kinks: tuple[float, ...], dtype: torch.dtype) -> Tensor | None:
+    bits = torch.tensor([*kinks, 0.0], dtype=dtype).view(_WORDS[dtype]).tolist()
+    width = 8 * dtype.itemsize - 1  # without the sign: 0 and -0 are equal
+    lowest = min((b & -b).bit_length() - 1 if b & (2**width - 1) else width for b in bits)
+    return torch.tensor(2**lowest - 1, dtype=_WORDS[dtype]) if lowest >= _LEAST_BITS else None
 
 
 def ties(

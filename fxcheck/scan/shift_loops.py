@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from fxcheck.scan.jit import inlined, named, outlined
-from fxcheck.scan.team import HEADER, Team, next_piece, pointer
+from fxcheck.scan.team import Team, items, next_piece, own_words, pointer
 
 
 @outlined
@@ -53,13 +53,13 @@ def of_input(bytes_each: int) -> Team:
     kind = np.dtype(f"i{bytes_each}").type
 
     def loop(block):  # type: ignore[no-untyped-def]
-        words = carray(block, HEADER + 15, np.int64)
-        samples, number, channels = words[2], words[7], words[8]
-        inner, margins, size = _three(words, 9), _three(words, 12), _three(words, 15)
-        bits = carray(pointer(words[3]), (samples, channels, inner[0], inner[1], inner[2]), kind)
-        offsets = carray(pointer(words[4]), number, np.int64)
-        exist = carray(pointer(words[5]), (number, _product(size)), np.uint8)
-        equal = carray(pointer(words[6]), (number, samples, _product(size)), np.uint8)
+        words = own_words(block, 15)
+        samples, number, channels = items(block), words[4], words[5]
+        inner, margins, size = _three(words, 6), _three(words, 9), _three(words, 12)
+        bits = carray(pointer(words[0]), (samples, channels, inner[0], inner[1], inner[2]), kind)
+        offsets = carray(pointer(words[1]), number, np.int64)
+        exist = carray(pointer(words[2]), (number, _product(size)), np.uint8)
+        equal = carray(pointer(words[3]), (number, samples, _product(size)), np.uint8)
         plane, apart = np.zeros(_product(size), kind), np.empty((number, _product(size)), kind)
         _, first, last = next_piece(block)
         while first >= 0:
@@ -123,15 +123,15 @@ def _through_windows(block):  # type: ignore[no-untyped-def]
     Words: addresses of ``equal``, ``outside`` (M, covered), ``exist`` (M, outputs) and ``result``; M; sizes of the operand
     and of what windows cover; margins; kernel, stride, dilation; sizes of the result.
     """
-    words = carray(block, HEADER + 26, np.int64)
-    maps, number = words[2], words[7]
-    size_in, size, margins, kernel = _three(words, 8), _three(words, 11), _three(words, 14), _three(words, 17)
-    stride, dilation, size_out = _three(words, 20), _three(words, 23), _three(words, 26)
+    words = own_words(block, 26)
+    maps, number = items(block), words[4]
+    size_in, size, margins, kernel = _three(words, 5), _three(words, 8), _three(words, 11), _three(words, 14)
+    stride, dilation, size_out = _three(words, 17), _three(words, 20), _three(words, 23)
     cells_in, outputs = _product(size_in), _product(size_out)
-    equal = carray(pointer(words[3]), maps * cells_in, np.uint8)
-    outside = carray(pointer(words[4]), (number, _product(size)), np.uint8)
-    exist = carray(pointer(words[5]), (number, outputs), np.uint8)
-    result = carray(pointer(words[6]), maps * outputs, np.uint8)
+    equal = carray(pointer(words[0]), maps * cells_in, np.uint8)
+    outside = carray(pointer(words[1]), (number, _product(size)), np.uint8)
+    exist = carray(pointer(words[2]), (number, outputs), np.uint8)
+    result = carray(pointer(words[3]), maps * outputs, np.uint8)
     one, other = np.empty(_product(size), np.uint8), np.empty(_product(size), np.uint8)
     steps = (size[1] * size[2], size[2], 1)
     _, first, last = next_piece(block)
@@ -168,13 +168,13 @@ def _labels(block):  # type: ignore[no-untyped-def]
     taps) the labels for each set of steps that lead to equal cells. Words: addresses of ``along``, ``cells``, ``dims``,
     ``real``, ``table``, ``found``, ``mixed``; D, cells of a sample, outputs, steps, taps.
     """
-    words = carray(block, HEADER + 12, np.int64)
-    samples, number, outputs, steps, taps = words[2], words[11], words[12], words[13], words[14]
-    along = carray(pointer(words[3]), (words[10], samples * number), np.uint8)
-    cells, dims = carray(pointer(words[4]), (outputs, steps), np.uint64), carray(pointer(words[5]), steps, np.uint64)
-    real, table = carray(pointer(words[6]), outputs, np.uint64), carray(pointer(words[7]), (1 << steps, taps), np.uint8)
-    found = carray(pointer(words[8]), (samples, outputs, taps), np.uint8)
-    mixed = carray(pointer(words[9]), (samples, outputs), np.uint8)
+    words = own_words(block, 12)
+    samples, number, outputs, steps, taps = items(block), words[8], words[9], words[10], words[11]
+    along = carray(pointer(words[0]), (words[7], samples * number), np.uint8)
+    cells, dims = carray(pointer(words[1]), (outputs, steps), np.uint64), carray(pointer(words[2]), steps, np.uint64)
+    real, table = carray(pointer(words[3]), outputs, np.uint64), carray(pointer(words[4]), (1 << steps, taps), np.uint8)
+    found = carray(pointer(words[5]), (samples, outputs, taps), np.uint8)
+    mixed = carray(pointer(words[6]), (samples, outputs), np.uint8)
     _, first, last = next_piece(block)
     while first >= 0:
         for sample in range(first, last):

@@ -1,7 +1,8 @@
 """Loops that OpenMP threads run without Python: no interpreter lock to wait for, no Python frame on a foreign thread.
 
-A loop is given one block of 64-bit words: the number of pieces handed out so far, the number of pieces, the number of
-items, and then addresses and numbers of its own. Importing this module imports numba, so only loops do.
+A loop is given one block of 64-bit words: which pieces have been handed out, as bits, the number of pieces, the number of
+items, the address of a function that says the number of a thread (0: there is one thread), and then addresses and numbers of
+its own. Importing this module imports numba, so only loops do.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from fxcheck.scan.jit import Native, generated, inlined
 from fxcheck.scan.threads import Body, in_team
 
-HEADER = 3
+_HEADER = 4
 """Words of a block before those of the loop itself."""
 
 
@@ -31,23 +33,56 @@ def pointer(_, address):  # type: ignore[no-untyped-def]
 
 
 @generated
-def _taken(_, block):  # type: ignore[no-untyped-def]
-    """How many pieces had been handed out; one more is, by this."""
+def _claimed(_, block, piece):  # type: ignore[no-untyped-def]
+    """The pieces that had been taken, as bits; this one is, by this."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         word = context.get_value_type(types.int64)
-        return builder.atomic_rmw("add", builder.bitcast(values[0], word.as_pointer()), word(1), "seq_cst")
+        bit = builder.shl(word(1), values[1])
+        return builder.atomic_rmw("or", builder.bitcast(values[0], word.as_pointer()), bit, "seq_cst")
 
-    return types.int64(types.voidptr), generate
+    return types.int64(types.voidptr, types.int64), generate
+
+
+@generated
+def _answer(_, function):  # type: ignore[no-untyped-def]
+    """What a C function without arguments, at this address, returns: an ``int``."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), ())
+        return builder.sext(builder.call(builder.inttoptr(values[0], kind.as_pointer()), ()), ir.IntType(64))
+
+    return types.int64(types.int64), generate
 
 
 @inlined
 def next_piece(block):  # type: ignore[no-untyped-def]
-    """A piece that no thread has: its number, its first and its last (exclusive) item; all -1 when they are taken."""
-    piece, header = _taken(block), carray(block, 3, np.int64)
-    if piece >= header[1]:
-        return -1, -1, -1
-    return piece, header[2] * piece // header[1], header[2] * (piece + 1) // header[1]
+    """A piece that no thread has: its number, its first and its last (exclusive) item; all -1 when they are taken.
+
+    A thread begins with the piece of its own number. PyTorch's operators share out their work like that, so what the last of
+    them has written there is in this thread's own cache.
+    """
+    header = carray(block, _HEADER, np.int64)
+    number, total, own = header[1], header[2], 0
+    if header[3]:
+        own = _answer(header[3])
+    for i in range(number):
+        piece = (own + i) % number
+        if not (_claimed(block, piece) >> piece) & 1:
+            return piece, total * piece // number, total * (piece + 1) // number
+    return -1, -1, -1
+
+
+@inlined
+def items(block):  # type: ignore[no-untyped-def]
+    """How many items there are."""
+    return carray(block, _HEADER, np.int64)[2]
+
+
+@inlined
+def own_words(block, number):  # type: ignore[no-untyped-def]
+    """The loop's own words, of which there are so many."""
+    return carray(block, _HEADER + number, np.int64)[_HEADER:]
 
 
 class Team:
@@ -74,6 +109,6 @@ class Team:
         """
         if self.body is None:
             self.body = ctypes.cast(self.native.compile(), Body)
-        block = np.array((0, 0, total, *words), np.int64)
+        block = np.array((0, 0, total, 0, *words), np.int64)
         in_team(self.body, block, total, least)
         return block

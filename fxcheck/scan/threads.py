@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 """What an OpenMP team runs."""
 _forked = False
+_MOST_PIECES = 64
+"""Of a native loop, which keeps in the bits of a word which of them are taken."""
 
 
 def _after_fork() -> None:
@@ -47,8 +49,8 @@ def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[R
         The results in order.
     """
     number = max(1, min(torch.get_num_threads(), total // max(least, 1)))
-    parallel = _team() if number > 1 and not _forked else None
-    if parallel is None:
+    team = _team() if number > 1 and not _forked else None
+    if team is None:
         return [scan(0, total)]
     results: list[Any] = [None] * number
     errors: list[BaseException] = []
@@ -62,7 +64,7 @@ def pieces(scan: Callable[[int, int], Result], total: int, least: int) -> list[R
         except BaseException as error:  # an exception cannot leave a foreign thread
             errors.append(error)
 
-    parallel(Body(body), None, number, 0)
+    team.parallel(Body(body), None, number, 0)
     if errors:
         raise errors[0]
     return results
@@ -78,31 +80,41 @@ def in_team(body: Any, block: Any, total: int, least: int) -> None:
 
     Args:
         body: a ``Body``, given the address of the block.
-        block: int64; its second word becomes the number of pieces.
+        block: int64; its second word becomes the number of pieces, its fourth the address of ``omp_get_thread_num``.
         total: the number of items.
         least: the number of items below which another thread costs more than it saves.
     """
-    number = max(1, min(torch.get_num_threads(), total // max(least, 1)))
-    parallel = _team() if number > 1 and not _forked else None
-    block[1] = number if parallel is not None else 1
-    if parallel is None:
+    number = max(1, min(torch.get_num_threads(), total // max(least, 1), _MOST_PIECES))
+    team = _team() if number > 1 and not _forked else None
+    if team is None:
+        block[1] = 1
         body(block.ctypes.data)
     else:
-        parallel(body, block.ctypes.data, number, 0)
+        block[1], block[3] = number, team.thread_number
+        team.parallel(body, block.ctypes.data, number, 0)
+
+
+class _Team(NamedTuple):
+    """Functions of the OpenMP library that PyTorch has loaded."""
+
+    parallel: Callable[..., None]
+    """``GOMP_parallel(body, data, threads, flags)``."""
+    thread_number: int
+    """The address of ``omp_get_thread_num()``."""
 
 
 @lru_cache(maxsize=1)
-def _team() -> Callable[..., None] | None:
-    """``GOMP_parallel(body, data, threads, flags)`` of the OpenMP library that PyTorch has loaded."""
+def _team() -> _Team | None:
     if not hasattr(os, "RTLD_NOLOAD"):
         return None
-    library = Path(torch.__file__).parent / "lib"
-    for path in (p for name in ("libgomp*", "libiomp5*", "libomp*") for p in sorted(library.glob(name))):
+    folder = Path(torch.__file__).parent / "lib"
+    for path in (p for name in ("libgomp*", "libiomp5*", "libomp*") for p in sorted(folder.glob(name))):
         try:
             # Never load another one: two OpenMP runtimes in a process fight for the cores.
-            parallel = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD).GOMP_parallel
+            library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)
+            parallel, thread_number = library.GOMP_parallel, library.omp_get_thread_num
         except (OSError, AttributeError):
             continue
         parallel.argtypes, parallel.restype = [Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-        return parallel
+        return _Team(parallel, ctypes.cast(thread_number, ctypes.c_void_p).value or 0)
     return None

@@ -16,7 +16,7 @@ from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-i
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from fxcheck.scan.jit import as_tuple, generated, inlined, named, outlined
-from fxcheck.scan.team import HEADER, Team, next_piece, pointer
+from fxcheck.scan.team import Team, next_piece, own_words, pointer
 
 _INT = ir.IntType(32)
 _WORD = ir.IntType(64)
@@ -401,19 +401,19 @@ def loop(name: str, lanes: int, bytes_each: int, numbers: int) -> Team:
     kind: Any = np.dtype(f"f{bytes_each}").type
 
     def run(block):  # type: ignore[no-untyped-def]
-        words = carray(block, HEADER + 26 + numbers, np.int64)
+        words = own_words(block, 26 + numbers)
         # Nobody asks how long the tensors are.
-        x, out = carray(pointer(words[3]), 1, kind), carray(pointer(words[4]), 1, kind)
-        mixed, limit, blocks = carray(pointer(words[5]), 1, np.uint8), words[8], words[9]
-        columns, fresh = carray(pointer(words[10]), blocks, np.uint64), carray(pointer(words[11]), blocks, np.uint64)
-        values = as_tuple(carray(pointer(words[12]), 3, kind), 3)
-        sizes, tables = as_tuple(words[29:], numbers), (_table(words, 13), _table(words, 16), _table(words, 19))
-        labels = carray(pointer(words[22]), (1, words[25]), np.uint8)
-        known = labels, _table(words, 23), words[26], words[27], words[28] != 0
+        x, out = carray(pointer(words[0]), 1, kind), carray(pointer(words[1]), 1, kind)
+        mixed, limit, blocks = carray(pointer(words[2]), 1, np.uint8), words[5], words[6]
+        columns, fresh = carray(pointer(words[7]), blocks, np.uint64), carray(pointer(words[8]), blocks, np.uint64)
+        values = as_tuple(carray(pointer(words[9]), 3, kind), 3)
+        sizes, tables = as_tuple(words[26:], numbers), (_table(words, 10), _table(words, 13), _table(words, 16))
+        labels = carray(pointer(words[19]), (1, words[22]), np.uint8)
+        known = labels, _table(words, 20), words[23], words[24], words[25] != 0
         piece, first, last = next_piece(block)
         while piece >= 0:
-            seen = carray(pointer(words[6]), (piece + 1, 4), np.int64)[piece]
-            listed = carray(pointer(words[7]), (piece + 1, limit), np.int64)[piece]
+            seen = carray(pointer(words[3]), (piece + 1, 4), np.int64)[piece]
+            listed = carray(pointer(words[4]), (piece + 1, limit), np.int64)[piece]
             found = scan(x, out, mixed, sizes, tables, columns, fresh, values, known, listed, first, last)
             seen[0], seen[1], seen[2] = found
             seen[3] = last - first

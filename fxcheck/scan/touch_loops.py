@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from fxcheck.scan.jit import Kernel, Native, inlined, named
-from fxcheck.scan.team import HEADER, Team, next_piece, pointer
+from fxcheck.scan.team import Team, items, next_piece, own_words, pointer
 
 _CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
 _LIMITS = {4: (np.uint32(1 << 24), np.uint32(0xFF << 24)), 8: (np.uint64(1 << 53), np.uint64(0x7FF << 53))}
@@ -96,12 +96,12 @@ def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
     """``clear`` in several threads: words are the entries' address, the kinks', their number, and 0, or 1 where one is hit."""
 
     def loop(block):  # type: ignore[no-untyped-def]
-        words = carray(block, HEADER + 4, np.int64)
-        y, kinks = carray(pointer(words[3]), words[2], word), carray(pointer(words[4]), words[5], word)
+        words = own_words(block, 4)
+        y, kinks = carray(pointer(words[0]), items(block), word), carray(pointer(words[1]), words[2], word)
         _, first, last = next_piece(block)
         while first >= 0:
             if not _is_clear(y, kinks, normal, infinity, first, last):
-                words[6] = 1
+                words[3] = 1
             _, first, last = next_piece(block)
 
     return Team(named(loop, f"pieces_{word.__name__}"))

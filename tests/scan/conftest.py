@@ -15,6 +15,7 @@ from fxcheck.scan import (
     compiled_ties,
     compiled_touches,
     numpy_ties,
+    reference,
 )
 
 
@@ -32,6 +33,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     monkeypatch.setattr(numpy_ties, "_LEAST", 16)
     monkeypatch.setattr(numpy_ties, "_BLOCK", 64)
     monkeypatch.setattr(compiled_touches, "_LEAST", 16)
+    monkeypatch.setattr(compiled_touches, "_LEAST_LISTED", 16)
+    monkeypatch.setattr(reference, "_PIECE", 64)
     monkeypatch.setattr(compiled_classes, "_LEAST", 16)
     monkeypatch.setattr(compiled_shifts, "_LEAST", 16)
     monkeypatch.setattr(compiled_shares, "_LEAST", 16)

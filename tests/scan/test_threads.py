@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from fxcheck.scan import threads
+from fxcheck.scan import choice, threads
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,48 @@ def test_an_exception_in_a_piece_reaches_the_caller() -> None:
 
     with pytest.raises(ValueError, match="in a piece"):
         threads.pieces(scan, 3, 1)
+
+
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
+@pytest.mark.parametrize("own", [0, 1, 2, 3, 7])
+def test_a_thread_begins_with_the_piece_of_its_own_number_and_goes_on_with_those_that_nobody_took(own: int) -> None:
+    import ctypes
+
+    import numpy as np
+    from numba import types
+
+    from fxcheck.scan.jit import Native
+    from fxcheck.scan.team import items, next_piece, own_words
+
+    def loop(block):  # type: ignore[no-untyped-def]
+        words = own_words(block, 10)
+        piece, first, last = next_piece(block)
+        words[0] = 0
+        while piece >= 0:
+            words[1 + words[0]] = 100 * piece + 10 * first + last
+            words[0] += 1
+            piece, first, last = next_piece(block)
+        words[9] = items(block)
+
+    number = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: own)
+    block = np.array((0b0100, 4, 9, ctypes.cast(number, ctypes.c_void_p).value, *[-1] * 10), np.int64)
+    Native(loop, types.void(types.voidptr))(block.ctypes.data)
+    wanted = [p for p in ((own + i) % 4 for i in range(4)) if p != 2]  # the third was taken
+    assert block[4:].tolist() == [3, *(100 * p + 10 * (9 * p // 4) + 9 * (p + 1) // 4 for p in wanted), *[-1] * 5, 9]
+
+
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
+def test_more_threads_than_bits_leave_nothing_out() -> None:
+    from fxcheck.scan import touch_loops
+
+    torch.set_num_threads(200)
+    y, kinks = torch.ones(1000, dtype=torch.float32), torch.zeros(1)
+    for place in (0, 500, 999):
+        y[:] = 1
+        y[place] = 0
+        assert touch_loops.pieces_clear[4](1000, 1, y.data_ptr(), kinks.data_ptr(), 1, 0)[-1]
+    y[:] = 1
+    assert not touch_loops.pieces_clear[4](1000, 1, y.data_ptr(), kinks.data_ptr(), 1, 0)[-1]
 
 
 def test_without_a_team_pieces_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,32 @@ def test_signs_that_are_not_in_memory_are_read(path: ModuleType) -> None:
     assert (found.indices.tolist(), found.which.tolist(), found.finite) == ([1, 2], [1, 0], True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kinks", [(0.0,), (0.0, 6.0), (-1.0, 1.0), (0.1,), (0.0, 0.1, 6.0)])
+def test_numbers_that_end_in_as_many_zeros_as_a_kink_are_told_apart(
+    path: ModuleType, kinks: tuple[float, ...], dtype: torch.dtype
+) -> None:
+    y = torch.linspace(1.01, 1.99, 300, dtype=dtype)
+    y[[3, 70, 299]] = torch.tensor([2.0, -8.0, 1.5], dtype=dtype)
+    assert not path.touched(y, kinks).indices.numel()
+    for place in (0, 63, 64, 255, 256):
+        for k, kink in enumerate(kinks):
+            z = y.clone()
+            z[place] = kink
+            found = path.touched(z, kinks)
+            assert (found.indices.tolist(), found.which.tolist(), found.finite) == ([place], [k], True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("place", [0, 64, 299])
+def test_a_nan_of_any_bits_is_not_finite(path: ModuleType, dtype: torch.dtype, place: int) -> None:
+    word = torch.int32 if dtype == torch.float32 else torch.int64
+    for bits in (torch.tensor(float("inf"), dtype=dtype).view(word).item() + 1, torch.iinfo(word).max):
+        y = torch.linspace(1.01, 1.99, 300, dtype=dtype)
+        y.view(word)[place] = bits
+        assert not path.touched(y, (0.0, 6.0)).finite
+
+
 @pytest.mark.parametrize("flush", [True, False])
 def test_subnormals_touch_0_where_the_processor_flushes_them(path: ModuleType, flush: bool) -> None:
     y = torch.tensor([1.0, 1e-40, 0.0])
