@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from math import nan
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,14 +47,36 @@ def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
 
     Where it says no, a closer look may find nothing: a number and its negative, 0 and subnormals are one to it.
     """
-    width = _WIDTHS.get(y.dtype)
-    if width is None or not (y.is_contiguous() or order_of(y) is not None):
+    look = _look_for(kinks, y.dtype)
+    if look is None or not (y.is_contiguous() or order_of(y) is not None):
         return False
-    loops, number = _loops(), y.numel()
-    held, address = _addressed(kinks, y.dtype)
+    number = y.numel()
     if number < 2 * _LEAST:
-        return bool(loops.clear[width](y.data_ptr(), number, address, len(held)))
-    return not loops.pieces_clear[width](number, _LEAST, y.data_ptr(), address, len(held), 0)[-1]
+        return bool(look.alone(y.data_ptr(), number, look.address, look.number))
+    return not look.together(number, _LEAST, y.data_ptr(), look.address, look.number, 0)[-1]
+
+
+class _Look(NamedTuple):
+    """How a tensor of one dtype is looked at for some kinks."""
+
+    alone: Callable[..., int]
+    """By one thread, see ``touch_loops.clear``."""
+    together: Callable[..., Any]
+    """By several, see ``touch_loops.pieces_clear``."""
+    kinks: Any
+    """Rounded, by magnitude."""
+    address: int
+    """Of those."""
+    number: int
+
+
+@lru_cache(maxsize=256)
+def _look_for(kinks: tuple[float, ...], dtype: torch.dtype) -> _Look | None:
+    width = _WIDTHS.get(dtype)
+    if width is None:
+        return None
+    held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(f"f{width}"))
+    return _Look(_loops().clear[width].compile(), _loops().pieces_clear[width], held, held.ctypes.data, len(held))
 
 
 @lru_cache(maxsize=1)
@@ -65,13 +87,6 @@ def _loops() -> ModuleType:
 
 
 _WIDTHS = {torch.float32: 4, torch.float64: 8}
-
-
-@lru_cache(maxsize=256)
-def _addressed(kinks: tuple[float, ...], dtype: torch.dtype) -> tuple[Any, int]:
-    """The rounded kinks by magnitude, and where they are in memory as long as someone holds them."""
-    held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(np.float64 if dtype == torch.float64 else np.float32))
-    return held, held.ctypes.data
 
 
 def _touched(entries: Any, kinks: Any, first: int, last: int) -> Any:
