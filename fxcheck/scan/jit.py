@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from numba import cfunc, njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba.extending import intrinsic  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba.np.unsafe.ndarray import to_fixed_tuple  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -39,8 +43,28 @@ def named(function: Any, name: str, **values: Any) -> Any:
     return copy
 
 
+def _apart(function: Any, kinds: Any = ()) -> Any:
+    """A copy of a function that shares no file of numba's cache with other sources of the loops or other kinds of arguments.
+
+    numba writes the index of a function's compiled variants before the code of a new one, under a number that the index had
+    free. Meanwhile another process finds under that number what an older version left there, or what a third process puts
+    there for other arguments, and runs it.
+    """
+    digest = blake2b(repr(kinds).encode(), key=_sources(), digest_size=8).hexdigest()
+    return named(function, f"{function.__qualname__}_{digest}")
+
+
+@lru_cache(maxsize=1)
+def _sources() -> bytes:
+    """Tells the sources of compiled loops apart from those of another version."""
+    found = blake2b(digest_size=32)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.digest()
+
+
 class Kernel:
-    """A function compiled at its first call, kept in numba's cache on disk where that can be written.
+    """A function compiled at its first call for arguments of one kind, kept in numba's cache on disk where that can be written.
 
     Compiled loops are serial and without the GIL.
 
@@ -50,17 +74,26 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.compiled: Callable[..., Any] | None = None
+        self.compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the compiled loop."""
-        if self.compiled is None:
-            self.compiled = _compile(self.function)
+        kinds = tuple(map(_kind, arguments))
+        compiled = self.compiled.get(kinds)
+        if compiled is None:
+            compiled = self.compiled[kinds] = _compile(_apart(self.function, kinds))
         try:
-            return self.compiled(*arguments)
+            return compiled(*arguments)
         except OSError:  # the cache was writable when asked, and then was not
-            self.compiled = njit(nogil=True, error_model="numpy")(self.function)
-            return self.compiled(*arguments)
+            compiled = self.compiled[kinds] = njit(nogil=True, error_model="numpy")(self.function)
+            return compiled(*arguments)
+
+
+def _kind(argument: Any) -> Any:
+    """Tells apart what numba compiles apart; its own ``typeof`` takes several times as long."""
+    if isinstance(argument, np.ndarray):
+        return argument.dtype, argument.ndim, argument.flags.c_contiguous, argument.flags.writeable
+    return tuple(map(_kind, argument)) if isinstance(argument, tuple) else type(argument)
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +125,7 @@ class Native:
     def compile(self) -> Any:
         """The compiled function, a ctypes function pointer."""
         if self.compiled is None:
-            self.compiled = _as_c(self.function, self.signature)
+            self.compiled = _as_c(_apart(self.function), self.signature)
         return self.compiled
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,7 +104,24 @@ def test_what_one_process_compiled_the_next_one_finds(tmp_path: Path) -> None:
 
     first = kept_after_a_run()
     assert len({name.split(".")[0] for name in first}) == 6  # modules with loops
+    assert all(name.endswith(".1.nbc") for name in first)  # code of one kind of arguments to an index
     assert kept_after_a_run() == first
+
+
+@pytest.mark.skipif(not choice.available(), reason="numba is not installed")
+def test_code_of_other_sources_or_kinds_of_arguments_is_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba writes an index before the code: in between, another process runs what was under that number."""
+    from fxcheck.scan import jit
+
+    def loop(number: int) -> int:
+        return number
+
+    names = {jit._apart(loop).__qualname__, jit._apart(loop, (int,)).__qualname__, jit._apart(loop, (float,)).__qualname__}
+    arrays = [np.zeros(4, np.float32), np.zeros(4), np.zeros((2, 2)), np.zeros((4, 4))[:, ::2]]
+    names |= {jit._apart(loop, jit._kind(a)).__qualname__ for a in arrays}
+    monkeypatch.setattr(jit, "_sources", lambda: b"another version")
+    names |= {jit._apart(loop).__qualname__, jit._apart(loop, (int,)).__qualname__}
+    assert len(names) == 3 + len(arrays) + 2
 
 
 _ONE_OF_SEVERAL = """
