@@ -33,7 +33,8 @@ def _alike(x: Tensor, field: fields.Field) -> Any:
     """For every sample and pair of positions whether they read alike: bool (N, T, T)."""
     positions = prod(field.size)
     pairs = np.array([*itertools.product(range(len(x)), range(positions), range(positions))])
-    found = fields.equal(x, field, *np.ascontiguousarray(pairs.T))
+    parts = np.array_split(pairs, 16)  # too many at once are not compared
+    found = np.concatenate([fields.equal(x, field, *np.ascontiguousarray(part.T)) for part in parts])
     return found.reshape(len(x), positions, positions)
 
 
