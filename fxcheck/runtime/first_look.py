@@ -13,7 +13,7 @@ from torch import Tensor
 from fxcheck.errors import FxcheckError
 from fxcheck.records.system import Outcome
 from fxcheck.runtime.joint_rows import Rows, rows_of_forward
-from fxcheck.runtime.many_rows import FEW_PROBES, NO_ROWS, ManyRows, Subspace, Unclear
+from fxcheck.runtime.many_rows import FEW_PROBES, ManyRows, Subspace, Unclear
 from fxcheck.runtime.observed import Observed
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.scene import Budget, Spent
@@ -26,15 +26,13 @@ def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> S
     """Look for a direction on which all rows of a forward are positive.
 
     Args:
-        observed: what its checks saw.
+        observed: what its checks saw: something.
         parameters: gradients are by these.
         until: of ``time.perf_counter``: no more time may be taken.
 
     Returns:
         A feasible subspace; None where none was found, which shows nothing.
     """
-    if observed.is_idle:
-        return NO_ROWS
     rows = rows_of_forward(observed)
     if rows is None:
         return None

@@ -15,6 +15,7 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
 from fxcheck.runtime.first_look import look_at
 from fxcheck.runtime.gradients import Gradients
+from fxcheck.runtime.many_rows import NO_ROWS
 from fxcheck.runtime.observed import Count, Observed
 from fxcheck.runtime.origins import Origins
 from fxcheck.runtime.program import Program
@@ -161,6 +162,9 @@ class Session:
 
     def _look(self, forward: Forward, observed: Observed) -> None:
         """The joint condition for this forward alone, while its graph lives; nothing where that leaves it open."""
+        if observed.is_idle:
+            forward.first_look = NO_ROWS
+            return
         started = time.perf_counter()
         if self.joint_seconds > 0 and not self.problems and not forward.program.plan.uncovered:
             parameters = list(forward.program.trainable.values())

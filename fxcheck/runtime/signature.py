@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -142,8 +142,7 @@ def _spec_of_leaves(number: int) -> TreeSpec:
     return tree_flatten(((0,) * number, {}))[1]
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
