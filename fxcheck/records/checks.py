@@ -157,3 +157,8 @@ class CheckPlan:
     uncovered: tuple[Diagnostic, ...] = ()
     """Why no step can be certified; empty when steps can be."""
     assumptions: tuple[str, ...] = ()
+
+    @cached_property
+    def unobserved(self) -> tuple[str, ...]:
+        """Why what some of the checks stand for is never seen."""
+        return tuple(c.note for c in self.checks if c.kind is CheckKind.UNOBSERVED)

@@ -107,19 +107,18 @@ class LayerTotals:
     uncertified_steps: int = 0
     constraints: int = 0
 
-    def add(self, layer: LayerStep) -> None:
-        self.steps += 1
-        self.max_outputs += layer.max_outputs
-        self.uncertified_steps += layer.verdict != CERTIFIED
-        if not (layer.ties or layer.touched or layer.nontrivial or layer.constraints):
-            return
-        self.ties += layer.ties
-        self.touched += layer.touched
-        self.touched_steps += layer.touched > 0
-        self.nontrivial_steps += layer.nontrivial > 0
-        self.nontrivial_outputs += layer.nontrivial_outputs
-        self.nontrivial += layer.nontrivial
-        self.constraints += layer.constraints
+    def add(self, layer: LayerStep, steps: int = 1) -> None:
+        """Count so many steps that were alike."""
+        self.steps += steps
+        self.max_outputs += steps * layer.max_outputs
+        self.uncertified_steps += steps * (layer.verdict != CERTIFIED)
+        self.ties += steps * layer.ties
+        self.touched += steps * layer.touched
+        self.touched_steps += steps * (layer.touched > 0)
+        self.nontrivial_steps += steps * (layer.nontrivial > 0)
+        self.nontrivial_outputs += steps * layer.nontrivial_outputs
+        self.nontrivial += steps * layer.nontrivial
+        self.constraints += steps * layer.constraints
 
     @property
     def tied_share(self) -> float | None:
@@ -146,13 +145,29 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     certified_by: dict[str, int] = field(default_factory=dict)
     """Steps by theorem and subdifferential, as ``T8 (bouligand)``."""
-    layers: dict[str, LayerTotals] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     history: History = field(default_factory=History, repr=False)
+    _totals: dict[str, LayerTotals] = field(default_factory=dict, repr=False)
+    _last: tuple[LayerStep, ...] = field(default=(), repr=False)
+    """Layers of the last steps, which had the very same; most steps have, since nothing happens in them."""
+    _alike: int = field(default=0, repr=False)
+    """Of those, the steps that ``_totals`` do not have yet."""
+
+    @property
+    def layers(self) -> dict[str, LayerTotals]:
+        """By name."""
+        alike, self._alike = self._alike, 0
+        for layer in self._last if alike else ():
+            self._totals.setdefault(layer.name, LayerTotals(layer.name)).add(layer, alike)
+        return self._totals
 
     def add(self, step: StepResult) -> None:
         """Count one step."""
+        if step.layers is not self._last:
+            _ = self.layers
+            self._last = step.layers
+        self._alike += 1
         self.history.add(step.verdict == CERTIFIED, [(x.name, x.touched, x.nontrivial) for x in step.layers if x.is_touched])
         self.steps += 1
         self.certified += step.verdict == CERTIFIED
@@ -161,11 +176,6 @@ class Summary:
             self.certified_by[proof] = self.certified_by.get(proof, 0) + 1
         else:
             self.reasons[step.reason or ""] = self.reasons.get(step.reason or "", 0) + 1
-        for layer in step.layers:
-            totals = self.layers.get(layer.name)
-            if totals is None:
-                totals = self.layers[layer.name] = LayerTotals(layer.name)
-            totals.add(layer)
         for stage, spent in step.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 

@@ -70,11 +70,12 @@ class Collector:
         for index, tensors, written in self.watched:
             self.can_wait[index] = self.can_wait.get(index, True) and self._writes(tensors) == written
         self.watched.clear()
-        for check in self.plan.checks:
-            if check.kind is CheckKind.UNOBSERVED:
-                self.observed.problems.append(check.note)
-            elif check.index not in self.observed.counts:
-                self.observed.problems.append(f"the check of {check.layer} did not run")
+        self.observed.problems += self.plan.unobserved
+        if len(self.observed.counts) + len(self.plan.unobserved) < len(self.plan.checks):
+            self.observed.problems += [
+                f"the check of {c.layer} did not run" for c in self.plan.checks
+                if c.kind is not CheckKind.UNOBSERVED and c.index not in self.observed.counts
+            ]  # fmt: skip
         self.spent += time.perf_counter() - started
         self.seconds["observation"] = self.seconds.get("observation", 0.0) + self.spent
         return self.observed

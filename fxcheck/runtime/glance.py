@@ -17,7 +17,8 @@ _PARTS = itemgetter(
 )  # fmt: skip
 _TRAINING = itemgetter("training")
 _VALUES = methodcaller("values")
-_KIND = attrgetter("requires_grad", "dtype", "device")
+_KIND = attrgetter("requires_grad", "dtype", "is_cpu")
+_DEVICE = attrgetter("device")
 
 
 class Glance:
@@ -40,6 +41,8 @@ class Glance:
         self.lengths = [*map(len, parts)]
         self.contents = [*chain.from_iterable(map(_VALUES, parts))]
         self.kinds = [*map(_KIND, parameters)]
+        self.elsewhere = [p for p in parameters if not p.is_cpu]
+        self.devices = [*map(_DEVICE, self.elsewhere)]
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def shows_no_change(self) -> bool:
@@ -59,6 +62,7 @@ class Glance:
                 and all(map(is_, chain.from_iterable(map(_VALUES, compress(parts, self.lengths))), self.contents))
                 and all(map(is_, map(vars, self.modules), self.spaces))
                 and [*map(_KIND, self.parameters)] == self.kinds
+                and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
             )
         except KeyError:
             return False

@@ -48,7 +48,7 @@ class Forward:
     inputs: tuple[int, ...] | None = None
     """Checksums of the input tensors, once they may be needed."""
     outputs: list[int] = field(default_factory=list)
-    """Checksums of the output tensors."""
+    """Checksums of the output tensors; 0 where those of the inputs are not kept, without which it is not run again."""
     weights: tuple[int, ...] | None = None
     """Checksums of the parameters, once something was seen that may need another look."""
     cotangents: list[Tensor | None] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Forward:
             output = tree_map(_own_view, output)
             leaves = _tensors(output)
         for leaf in leaves:
-            self.outputs.append(checksum(leaf))
+            self.outputs.append(0 if self.inputs is None else checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
                 leaf.register_hook(self._listener(len(self.cotangents) - 1))

@@ -125,6 +125,9 @@ class Session:
 
     def _add_rows(self, forward: Forward, observed: Observed, collector: Collector, most_gradients: int) -> None:
         """Turn what was seen into rows, and decide them with those of the forwards before."""
+        if observed.is_idle and not observed.problems:
+            self.decided = self.decided or Decided()
+            return
         program = forward.program
         started = time.perf_counter()
         gradients = Gradients(program.trainable, most_gradients)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,15 @@ class Team:
             words: addresses and numbers, behind the header of the block.
 
         Returns:
-            The block (int64), into which the loop may have written.
+            The block, an array of ctypes, into which the loop may have written.
         """
         if self.body is None:
             self.body = ctypes.cast(self.native.compile(), Body)
-        block = np.array((0, 0, total, 0, *words), np.int64)
+        block = _words(_HEADER + len(words))(0, 0, total, 0, *words)
         in_team(self.body, block, total, least)
         return block
+
+
+@lru_cache(maxsize=64)
+def _words(number: int) -> type[ctypes.Array[ctypes.c_int64]]:
+    return ctypes.c_int64 * number

@@ -80,7 +80,8 @@ def in_team(body: Any, block: Any, total: int, least: int) -> None:
 
     Args:
         body: a ``Body``, given the address of the block.
-        block: int64; its second word becomes the number of pieces, its fourth the address of ``omp_get_thread_num``.
+        block: an array of ctypes, of 64-bit words; its second becomes the number of pieces, its fourth the address of
+            ``omp_get_thread_num``.
         total: the number of items.
         least: the number of items below which another thread costs more than it saves.
     """
@@ -88,10 +89,10 @@ def in_team(body: Any, block: Any, total: int, least: int) -> None:
     team = _team() if number > 1 and not _forked else None
     if team is None:
         block[1] = 1
-        body(block.ctypes.data)
+        body(ctypes.addressof(block))
     else:
         block[1], block[3] = number, team.thread_number
-        team.parallel(body, block.ctypes.data, number, 0)
+        team.parallel(body, ctypes.addressof(block), number, 0)
 
 
 class _Team(NamedTuple):
