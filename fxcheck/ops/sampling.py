@@ -11,13 +11,24 @@ from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
 
 _KERNELS = ("linear1d", "bilinear2d", "trilinear3d", "bicubic2d")
 _SMOOTH_NAMES = [f"upsample_{k}{v}" for k in _KERNELS for v in ("", ".vec")]
-_SMOOTH_NAMES += [f"_upsample_{k}_aa{v}" for k in ("bilinear2d", "bicubic2d") for v in ("", ".vec")]
+_ANTIALIASED_NAMES = [f"_upsample_{k}_aa{v}" for k in ("bilinear2d", "bicubic2d") for v in ("", ".vec")]
 _NEAREST_NAMES = [f"{p}{n}d{v}" for p in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)
                   for v in ("", ".vec")]  # fmt: skip
 
-constant_semantics(aten(" ".join(_SMOOTH_NAMES)), OpSemantics(Kind.LINEAR, Transfer.INTERPOLATE))
+_INTERPOLATED = OpSemantics(Kind.LINEAR, Transfer.INTERPOLATE)
+constant_semantics(aten(" ".join(_SMOOTH_NAMES)), _INTERPOLATED)
 constant_semantics(aten(" ".join(_NEAREST_NAMES)), KEEP)
 constant_semantics(aten("affine_grid_generator col2im"), LINEAR)
+
+
+
+@semantics_for(*aten(" ".join(_ANTIALIASED_NAMES)))
+def antialiased(call: Call) -> OpSemantics:
+    """Up to torch 2.14 at least the kernel of backward takes a result of one column for one in another memory layout."""
+    if call.shape is None or call.shape[-1] == 1:
+        return breaking("FX507", "its backward is wrong where the result is one pixel wide")
+    return _INTERPOLATED
+
 
 _NEAREST = 1
 """torch's number of the interpolation mode ``nearest``."""
