@@ -421,6 +421,9 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
                      "detach it, or make that computation part of the model")  # fmt: skip
     if any(id(v) in program.coordinates for v in leaves):
         found.append("an input is one of the checked parameters, which the program takes for data")
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if hooks is not None and not str(getattr(hooks[0], "__module__", "")).startswith("torch."):
+        found.append("saved tensors pass through pack and unpack hooks, which may change the gradient that AD computes")
     for device in ("cpu", "cuda"):
         if torch.is_autocast_enabled(device):
             found += program.differences_in(torch.get_autocast_dtype(device))

@@ -10,15 +10,34 @@ from collections.abc import Sequence
 from itertools import chain, compress
 from operator import attrgetter, is_, itemgetter, methodcaller
 
+import torch
 from torch import nn
 
-_PARTS = itemgetter(
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_buffers", "_parameters", "_modules"
-)  # fmt: skip
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Attributes of a module that hold its hooks."""
+_PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
+_SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 _TRAINING = itemgetter("training")
 _VALUES = methodcaller("values")
-_KIND = attrgetter("requires_grad", "dtype", "is_cpu")
+_OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
+_HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
+_KIND = attrgetter("requires_grad", "dtype", "is_cpu", *_OF_GRADIENT)
 _DEVICE = attrgetter("device")
+
+
+def hooks_of_all_modules() -> list[object]:
+    """The hooks that every module has."""
+    return [*chain.from_iterable(map(_VALUES, _SHARED))]
+
+
+def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
+    """The hooks on a parameter's gradient."""
+    return tuple(chain.from_iterable(held.values() for held in _HOOKS_OF_GRADIENT(parameter) if held))
+
+
+def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
+    """With copies of the hooks, which come and go."""
+    return tuple(dict(held) if isinstance(held, dict) else held for held in kind)
 
 
 class Glance:
@@ -40,9 +59,10 @@ class Glance:
             parts, self.spaces = [], []
         self.lengths = [*map(len, parts)]
         self.contents = [*chain.from_iterable(map(_VALUES, parts))]
-        self.kinds = [*map(_KIND, parameters)]
+        self.kinds = [_as_now(_KIND(p)) for p in parameters]
         self.elsewhere = [p for p in parameters if not p.is_cpu]
         self.devices = [*map(_DEVICE, self.elsewhere)]
+        self.shared = hooks_of_all_modules()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def shows_no_change(self) -> bool:
@@ -63,6 +83,7 @@ class Glance:
                 and all(map(is_, map(vars, self.modules), self.spaces))
                 and [*map(_KIND, self.parameters)] == self.kinds
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
+                and hooks_of_all_modules() == self.shared
             )
         except KeyError:
             return False

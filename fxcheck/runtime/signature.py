@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import Glance
+from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules
 
 _VERSION = attrgetter("_version")
 
@@ -24,7 +24,7 @@ class State:
     """The modules and parameters of a model at one moment."""
 
     modules: tuple[Any, ...]
-    """Training flags, numbers of hooks, and buffers: a capture holds for one value of them."""
+    """Training flags, hooks, and buffers: a capture holds for one value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
     held: tuple[nn.Parameter, ...] = field(compare=False)
@@ -33,17 +33,18 @@ class State:
 
     @classmethod
     def of(cls, roots: Iterable[nn.Module]) -> State:
-        modules: list[Any] = []
+        modules: list[Any] = [hooks_of_all_modules()]
         parameters: list[Any] = []
         held: list[nn.Parameter] = []
         found = _modules(roots)
         for m in found:
-            modules.append((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)))
+            modules.append((m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
             modules.extend([id(b) for b in m._buffers.values()])
             for p in m._parameters.values():
                 if p is not None:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
                     held.append(p)
+                    modules.append(hooks_of(p))
         return cls(tuple(modules), tuple(parameters), tuple(held), Glance(found, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:

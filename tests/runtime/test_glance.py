@@ -18,11 +18,21 @@ def _replaced_dict(model: nn.Module) -> None:
     model._parameters["bias"] = nn.Parameter(torch.zeros(2))
 
 
+def _replaced_hook(model: nn.Module) -> None:
+    model.hook.remove()
+    model.register_forward_hook(lambda *_: None)
+
+
 CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "flag": lambda m: m.eval(),
     "forward hook": lambda m: m.register_forward_hook(lambda *_: None),
     "forward pre-hook": lambda m: m.register_forward_pre_hook(lambda *_: None),
     "backward hook": lambda m: m.register_full_backward_hook(lambda *_: None),
+    "backward pre-hook": lambda m: m.register_full_backward_pre_hook(lambda *_: None),
+    "hook of a parameter": lambda m: m.weight.register_hook(lambda gradient: 2 * gradient),
+    "hook after accumulation": lambda m: m.bias.register_post_accumulate_grad_hook(lambda _: None),
+    "hook in the place of another": _replaced_hook,
+    "second hook of a parameter": lambda m: m.bias.register_hook(lambda gradient: gradient),
     "buffer": lambda m: setattr(m, "held", torch.zeros(2)),
     "buffer of another name": lambda m: m.register_buffer("other", torch.zeros(2)),
     "parameter": lambda m: setattr(m, "bias", nn.Parameter(torch.zeros(2))),
@@ -43,6 +53,8 @@ def test_a_glance_sees_each_change(change: str, where: str) -> None:
         made = nn.Linear(2, 2)
         made.register_buffer("held", torch.zeros(2))
         made.inner = nn.ReLU()
+        made.hook = made.register_forward_hook(lambda *_: None)
+        made.bias.register_hook(lambda gradient: gradient)
         return made
 
     leaf, root = build(), build()
@@ -54,6 +66,18 @@ def test_a_glance_sees_each_change(change: str, where: str) -> None:
     now = state.now([root])
     assert (now.modules, now.parameters) != (state.modules, state.parameters) or "submodule" in change
     assert now.now([root]) is now
+
+
+def test_a_glance_sees_a_hook_of_all_modules() -> None:
+    root = nn.Linear(2, 2)
+    state = State.of([root])
+    for register in (nn.modules.module.register_module_forward_hook, nn.modules.module.register_module_full_backward_hook):
+        hook = register(lambda *_: None)
+        try:
+            assert not state.glance.shows_no_change() and state.now([root]).modules != state.modules
+        finally:
+            hook.remove()
+        assert state.now([root]) is state
 
 
 def test_a_glance_at_a_flag_that_is_computed_claims_nothing() -> None:

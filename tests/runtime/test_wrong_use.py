@@ -139,6 +139,48 @@ def test_an_uncovered_model_raises_with_its_diagnostics() -> None:
         fxcheck.instrument(_Detaching(), (torch.randn(2, 3),))
 
 
+def _reversed(gradient: torch.Tensor) -> torch.Tensor:
+    return -gradient
+
+
+HOOKS = {
+    "of a parameter": lambda m: m[0].weight.register_hook(_reversed),
+    "after accumulation": lambda m: m[0].weight.register_post_accumulate_grad_hook(lambda p: None),
+    "before a module's backward": lambda m: m[1].register_full_backward_pre_hook(lambda _, gradients: gradients),
+    "of all modules": lambda m: nn.modules.module.register_module_full_backward_hook(lambda *_: None),
+}
+
+
+MODELS = {"checked": lambda: small_cnn(inplace=False), "static": lambda: nn.Sequential(nn.Linear(8, 3), nn.ReLU())}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_that_comes_later_is_noticed(name: str, kind: str) -> None:
+    model = MODELS[kind]()
+    x = flat_images()
+    checked = fxcheck.instrument(model, (x,))
+    hook = HOOKS[name](model)
+    try:
+        with pytest.raises(UncoveredModel, match=r"FX505.*hook"), checked.step():
+            checked(x)
+    finally:
+        hook.remove()
+    _works(checked)
+
+
+def test_saved_tensors_that_pass_through_hooks_leave_the_step_undecided(checked: CheckedModule) -> None:
+    with checked.step() as step, torch.autograd.graph.saved_tensors_hooks(torch.zeros_like, lambda t: t):
+        checked(flat_images()).sum().backward()
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "hooks" in step.text
+    with checked.step() as step, torch.autograd.graph.save_on_cpu():
+        checked(flat_images()).sum().backward()
+    assert step.verdict == "certified"
+    with checked.step() as step:
+        torch.utils.checkpoint.checkpoint(checked, flat_images(), use_reentrant=False).sum().backward()
+    assert step.verdict == "certified"
+
+
 def test_steps_of_an_uncovered_model_are_never_certified() -> None:
     checked = fxcheck.instrument(_Detaching(), (torch.randn(2, 3),), allow_uncovered=True)
     with checked.step() as step:
