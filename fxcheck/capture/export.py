@@ -19,7 +19,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import explain_failure
-from fxcheck.capture.hidden import recording, standing_hooks
+from fxcheck.capture.hidden import recording, shared_memory, standing_hooks
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 from fxcheck.records.finding import Diagnostic
@@ -99,14 +99,13 @@ def capture(
             _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
-        with recording() as recorded, _quiet(), UnrolledRecurrence():
-            program, dynamic = _export(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
+        program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         after = [hook for root in roots for hook in standing_hooks(root)]
         parameters = dict(wrapped.named_parameters(remove_duplicate=False))
         wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
-    hidden = tuple(dict.fromkeys((*before, *after, *recorded)))
+    hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
 
 
@@ -157,6 +156,21 @@ def _like_output(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise UsageError("the model returns no tensor to shape the loss's target after", hint="pass --target SHAPE")
     sizes = [getattr(getattr(s, "node", None), "hint", s) for s in first.shape]
     return torch.zeros([int(s) for s in sizes], dtype=first.dtype, device=first.device)
+
+
+def _recorded(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[ExportedProgram, bool, list[Diagnostic]]:
+    """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
+    try:
+        with recording() as recorded, _quiet(), UnrolledRecurrence():
+            return (*_export(model, args, kwargs), recorded)
+    except CaptureError:
+        with recording(compiled=True) as recorded, _quiet(), UnrolledRecurrence():
+            found = _export(model, args, kwargs)
+        if not any(d.code == "FX603" for d in recorded):  # the same capture, refused before and not now
+            raise
+        return (*found, recorded)
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:

@@ -1,4 +1,4 @@
-"""What a captured graph does not show: custom autograd Functions and backward hooks."""
+"""What a captured graph does not show: custom autograd Functions, backward hooks, and shared memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from typing import Any
 from unittest import mock
 
@@ -51,33 +52,89 @@ def _hook(what: str, location: str = "") -> Diagnostic:
     return Diagnostic("FX505", f"{what}, which may change the gradient that AD computed", _HOOK_HINT, location)
 
 
+def shared_memory(roots: Iterable[nn.Module]) -> tuple[Diagnostic, ...]:
+    """Distinct parameters that hold the same memory: a step on one moves the other, of which its gradient knows nothing."""
+    found = []
+    held: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in nn.ModuleList(roots).named_parameters():
+        held.setdefault(parameter.untyped_storage()._cdata, []).append((name.partition(".")[2], parameter))
+    for sharers in held.values():
+        for (name, parameter), (other, rival) in combinations(sharers, 2):
+            if (parameter.requires_grad or rival.requires_grad) and _overlap(parameter, rival):
+                found.append(Diagnostic(
+                    "FX507", f"parameters {name!r} and {other!r} share memory, so that the gradient of each leaves out what "
+                    "the other does with it", f"Use one parameter in both places, or give {other!r} a copy.",
+                ))  # fmt: skip
+    return tuple(found)
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether some entry of two tensors of one storage lies in the memory of both."""
+    if a.dtype != b.dtype:
+        return True
+    cells = torch.zeros(a.untyped_storage().nbytes() // a.element_size(), dtype=torch.bool)
+    cells.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(cells.as_strided(b.shape, b.stride(), b.storage_offset()).any())
+
+
 @contextmanager
-def recording() -> Iterator[list[Diagnostic]]:
+def recording(compiled: bool = False) -> Iterator[list[Diagnostic]]:
     """Record custom Functions, tensor hooks and saved-tensor hooks that the forward applies.
 
     ``Function.apply`` is often bound to a name when the user's file is imported, so what is watched is the context
     that every call of it creates. Torch's own ``checkpoint`` recomputes the same function: its reentrant form, which
-    hides the forward in a no_grad region, is replaced by the call that it stands for.
+    hides the forward in a no_grad region, is replaced by the call that it stands for. User code that asks whether it is
+    compiled or exported hears what it hears while it trains; with ``compiled`` it hears that it is, and that is recorded.
     """
     found: list[Diagnostic] = []
-    contexts: list[tuple[Any, Diagnostic]] = []
     with contextlib.ExitStack() as patches:
-        for owner, name, replacement in _watched(found, contexts):
+        functions = _Functions(patches)
+        for owner, name, replacement in (*_watched(found, functions), *_asked(found, compiled)):
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
-        found.extend(diagnostic for context, diagnostic in contexts if any(context.needs_input_grad or (True,)))
+        found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
 
 
-def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) -> list[tuple[Any, str, Any]]:
+class _Functions:
+    """The custom Functions that are applied where gradients are recorded."""
+
+    def __init__(self, patches: contextlib.ExitStack) -> None:
+        self.patches = patches
+        self.contexts: list[tuple[Any, Diagnostic]] = []
+        self.starting: Any = None
+        """The context of the one whose forward is about to run; None inside a region without gradients."""
+        self.known: set[Any] = set()
+
+    def begin(self, context: Any) -> None:
+        cls = context._forward_cls
+        self.starting = None
+        if torch.is_grad_enabled() and not f"{cls.__module__}.{cls.__qualname__}".startswith(_HARMLESS):
+            self.starting = context
+            self.contexts.append((context, _custom(cls)))
+            if cls not in self.known:
+                self.known.add(cls)
+                self.patches.enter_context(mock.patch.object(cls, "forward", staticmethod(self._cut_off(cls.forward))))
+
+    def _cut_off(self, forward: Any) -> Any:
+        """A forward none of whose arguments needs a gradient as the no_grad region that it is, whatever else it reads."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            context, self.starting = self.starting, None
+            if context is None or any(context.needs_input_grad):
+                return forward(*args, **kwargs)
+            torch.set_grad_enabled(True)  # autograd has switched it off, which export does not record
+            with torch.no_grad():
+                return forward(*args, **kwargs)
+
+        return run
+
+
+def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, str, Any]]:
     register, enter = torch.Tensor.register_hook, saved_tensors_hooks.__enter__
 
-    def watched_context(self: Any) -> None:
-        cls = self._forward_cls
-        if torch.is_grad_enabled() and not f"{cls.__module__}.{cls.__qualname__}".startswith(_HARMLESS):
-            contexts.append((self, _custom(cls)))
-
     def watched_node(self: torch.Tensor) -> Any:
-        if isinstance(self, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
+        caller = sys._getframe(1).f_code.co_filename
+        if isinstance(self, FakeTensor) and (caller == torch.autograd.graph.__file__ or not _inside_torch(caller)):
             found.append(_hook("the forward reaches for grad_fn, where hooks can be put", _here()[0]))
         return _GRAD_FN.__get__(self)
 
@@ -96,7 +153,7 @@ def _watched(found: list[Diagnostic], contexts: list[tuple[Any, Diagnostic]]) ->
         (torch.Tensor, "grad_fn", property(watched_node)),
         (torch.inference_mode, "__enter__", _enter_no_grad),
         (torch.inference_mode, "__exit__", _leave_no_grad),
-        (BackwardCFunction, "__init__", watched_context),
+        (BackwardCFunction, "__init__", lambda context: functions.begin(context)),
         (torch.Tensor, "register_hook", watched_hook),
         (saved_tensors_hooks, "__enter__", watched_enter),
         (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
@@ -169,6 +226,23 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
             hint="compute a new tensor, or use copy_() under torch.no_grad()",
         )  # fmt: skip
     _DATA.__set__(tensor, value)
+
+
+def _asked(found: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:
+    def answering(truly: Callable[[], bool]) -> Callable[[], bool]:
+        def answer() -> bool:
+            if _inside_torch(sys._getframe(1).f_code.co_filename):
+                return truly()
+            if compiled:
+                found.append(Diagnostic(
+                    "FX603", "the forward asks whether it is compiled or exported, and what it does otherwise cannot be captured",
+                    "Do the same in both cases.", _here()[0],
+                ))  # fmt: skip
+            return compiled and truly()
+
+        return answer
+
+    return [(torch.compiler, name, answering(getattr(torch.compiler, name))) for name in ("is_compiling", "is_exporting")]
 
 
 def _inside_torch(file: str) -> bool:

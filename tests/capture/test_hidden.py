@@ -282,6 +282,37 @@ def test_a_buffer_that_shares_memory_with_a_parameter_is_that_parameter_detached
     assert [n.arguments["name"] for n in graph.nodes if n.op == "fxcheck.buffer"] == ["own"]
 
 
+def test_a_branch_for_captures_is_not_taken_unless_nothing_else_can_be_captured() -> None:
+    def either(m, x):
+        return m.linear(x).relu() if torch.compiler.is_compiling() else m.linear(x).tanh()
+
+    def only_compiled(m, x):
+        return m.linear(x).relu() if torch.compiler.is_exporting() else m.linear(x).numpy(force=True)
+
+    assert _codes(either) == [] and any(n.op == "aten.tanh.default" for n in _graph(either).nodes)
+    assert _codes(only_compiled) == ["FX603"]
+    with pytest.raises(CaptureError):
+        _codes(lambda m, x: m.linear(x).numpy(force=True))
+
+
+def test_parameters_that_overlap_in_memory_are_recorded() -> None:
+    class Held(nn.Module):
+        def __init__(self, first, second, frozen=False):
+            super().__init__()
+            memory = torch.zeros(4, 4)
+            self.first, self.second = nn.Parameter(first(memory)), nn.Parameter(second(memory), requires_grad=not frozen)
+
+        def forward(self, x):
+            return x.sum() * self.first.sum() + self.second.sum()
+
+    def codes(*views):
+        return [d.code for d in capture(Held(*views), (torch.zeros(3, 4),)).hidden]
+
+    assert codes(lambda m: m[:, :2], lambda m: m[:, 2:]) == codes(lambda m: m[0], lambda m: m[1]) == []
+    assert codes(lambda m: m, lambda m: m) == codes(lambda m: m[:, :3], lambda m: m[:, 2:]) == ["FX507"]
+    assert codes(lambda m: m[0], lambda m: m.t()[0], True) == ["FX507"]
+
+
 def test_control_flow_operators_are_opaque_and_read_everything_they_capture() -> None:
     def body(m, x):
         y = m.linear(x)

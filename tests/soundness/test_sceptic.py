@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxcheck.api import analyze
+from fxcheck.api import analyze, instrument
 from tests.soundness.oracle import Verdict, judge
 
 CLAIMS = ("certified", "smooth")
@@ -69,7 +70,46 @@ def _second_pass_with_fresh_statistics(s: Model, x: Tensor) -> Tensor:
     return y * F.batch_norm(s.k(x), s.bn.running_mean, s.bn.running_var, training=False)
 
 
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class _Scaled(torch.autograd.Function):
+    """No argument needs a gradient, and what the forward reads of a module gets none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
+        return x * layer.bias
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+def _reversed_unless_captured(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x)
+    return y if torch.compiler.is_compiling() or torch.compiler.is_exporting() else _Reversed.apply(y)
+
+
+def _hook_on_gradient_edge(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x)
+    if y.requires_grad:
+        torch.autograd.graph.get_gradient_edge(y).node.register_prehook(lambda grads: tuple(g * 2 for g in grads))
+    return y
+
+
 HIDDEN = {
+    "Function that reads a parameter of a module": (lambda s, x: s.l(x) + _Scaled.apply(x, s.l), {}),
+    "Function inside such a Function's module": (lambda s, x: _Scaled.apply(x, s.l) * _Scaled.apply(s.l(x), s.l), {}),
+    "branch for captures": (_reversed_unless_captured, {}),
+    "hook on a gradient edge": (_hook_on_gradient_edge, {}),
+    "antialiasing to a column": (lambda s, x: F.interpolate(s.l(x)[None, None], (2, 1), mode="bilinear", antialias=True), {}),
     "requires_grad_(False) around one call": (_frozen_for_one_call, {}),
     "inference_mode region": (_inference_mode, {"k": 1}),
     "hook on grad_fn": (_hook_on_grad_fn, {}),
@@ -88,7 +128,8 @@ def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> 
     if "bn" in members:
         made["bn"] = nn.BatchNorm1d(3, momentum=0.5)
     model = Model(function, **made).double()
-    x, weights = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    weights = torch.randn_like(model(x))
     state = {n: b.clone() for n, b in model.named_buffers()}
 
     class Fresh(nn.Module):
@@ -106,6 +147,20 @@ def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> 
     fresh = Fresh()
     assert _word_on(fresh, (x,), weights) is Verdict.NOT_AD
     assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+def test_parameters_that_share_memory_are_not_certified_one_by_one() -> None:
+    w = torch.zeros(2, 1, dtype=torch.float64)
+    model = Model(lambda s, x: torch.relu(x + s.a) - torch.relu(x - s.b), a=nn.Parameter(w[:1]), b=nn.Parameter(w[:1]))
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    same = w[:1].clone().requires_grad_()
+    assert judge([same], lambda: (torch.relu(x + same) - torch.relu(x - same)).sum()).verdict is Verdict.OUTSIDE
+    assert analyze(model, (x,)).verdict not in CLAIMS
+    checked = instrument(model, (x,), allow_uncovered=True)
+    checked(x).sum().backward()
+    assert checked.last_step.verdict != "certified"
+    apart = Model(lambda s, x: torch.relu(x + s.a) - torch.relu(x - s.b), a=nn.Parameter(w[:1]), b=nn.Parameter(w[1:]))
+    assert analyze(apart, (x,)).verdict in CLAIMS
 
 
 # A factor that is called positive and is 0 -------------------------------------------------------
