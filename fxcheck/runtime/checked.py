@@ -307,13 +307,12 @@ class CheckedModule(nn.Module):
             program = self._capture(args, keywords, target, with_loss, state.modules)
             self.__dict__.update(_state=state, _programs=[(with_loss, program)])
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
-            if not program.is_static:
-                note = validate(
-                    nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
-                    lambda: program.module(*call[0], **call[1]), program.trainable,
-                )  # fmt: skip
-                self.__dict__.update(validation=note)
-                self._summary.notes = (note,) if note else ()
+            note = validate(
+                nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
+                lambda: program.module(*call[0], **call[1]), program.trainable,
+            )  # fmt: skip
+            self.__dict__.update(validation=note)
+            self._summary.notes = (note,) if note else ()
         finally:
             for module, flag in flags:
                 module.training = flag

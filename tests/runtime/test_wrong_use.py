@@ -181,6 +181,22 @@ def test_saved_tensors_that_pass_through_hooks_leave_the_step_undecided(checked:
     assert step.verdict == "certified"
 
 
+def test_a_certified_model_is_compared_with_its_capture_too() -> None:
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.linear(x)
+            return y if type(x) is not torch.Tensor else 2 * y.detach() - y
+
+    x = torch.randn(2, 3)
+    assert fxcheck.analyze(Either(), (x,)).verdict == "smooth"
+    with pytest.raises(FxcheckError, match=r"does not reproduce.*gradient"):
+        fxcheck.instrument(Either(), (x,))
+
+
 def test_steps_of_an_uncovered_model_are_never_certified() -> None:
     checked = fxcheck.instrument(_Detaching(), (torch.randn(2, 3),), allow_uncovered=True)
     with checked.step() as step:
