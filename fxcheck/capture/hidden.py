@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import combinations
+from itertools import chain
 from typing import Any
 from unittest import mock
 
@@ -54,27 +54,29 @@ def _hook(what: str, location: str = "") -> Diagnostic:
 
 def shared_memory(roots: Iterable[nn.Module]) -> tuple[Diagnostic, ...]:
     """Distinct parameters that hold the same memory: a step on one moves the other, of which its gradient knows nothing."""
-    found = []
-    held: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    held: dict[Any, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in nn.ModuleList(roots).named_parameters():
-        held.setdefault(parameter.untyped_storage()._cdata, []).append((name.partition(".")[2], parameter))
-    for sharers in held.values():
-        for (name, parameter), (other, rival) in combinations(sharers, 2):
-            if (parameter.requires_grad or rival.requires_grad) and _overlap(parameter, rival):
-                found.append(Diagnostic(
-                    "FX507", f"parameters {name!r} and {other!r} share memory, so that the gradient of each leaves out what "
-                    "the other does with it", f"Use one parameter in both places, or give {other!r} a copy.",
-                ))  # fmt: skip
-    return tuple(found)
+        held.setdefault((parameter.untyped_storage()._cdata, parameter.dtype), []).append((name.partition(".")[2], parameter))
+    return tuple(chain.from_iterable(map(_overlaps, held.values())))
 
 
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether some entry of two tensors of one storage lies in the memory of both."""
-    if a.dtype != b.dtype:
-        return True
-    cells = torch.zeros(a.untyped_storage().nbytes() // a.element_size(), dtype=torch.bool)
-    cells.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
-    return bool(cells.as_strided(b.shape, b.stride(), b.storage_offset()).any())
+def _overlaps(sharers: list[tuple[str, nn.Parameter]]) -> Iterator[Diagnostic]:
+    """Parameters of one storage that have an entry in the memory of a trainable one."""
+    sharers = sorted(sharers, key=lambda named: not named[1].requires_grad)
+    if len(sharers) == 1 or not sharers[0][1].requires_grad:
+        return
+    first = sharers[0][1]
+    owners = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.int32)
+    for i, (name, parameter) in enumerate(sharers, start=1):
+        cells = owners.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
+        if cells.numel() and cells.any():
+            other = sharers[int(cells.max()) - 1][0]
+            yield Diagnostic(
+                "FX507", f"parameters {other!r} and {name!r} share memory, so that the gradient of each leaves out what the "
+                "other does with it", f"Use one parameter in both places, or give {name!r} a copy.",
+            )  # fmt: skip
+        if parameter.requires_grad:
+            cells.fill_(i)
 
 
 @contextmanager
