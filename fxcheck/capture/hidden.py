@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 from unittest import mock
 
@@ -63,7 +63,7 @@ def shared_memory(roots: Iterable[nn.Module]) -> tuple[Diagnostic, ...]:
 def _overlaps(sharers: list[tuple[str, nn.Parameter]]) -> Iterator[Diagnostic]:
     """Parameters of one storage that have an entry in the memory of a trainable one."""
     sharers = sorted(sharers, key=lambda named: not named[1].requires_grad)
-    if len(sharers) == 1 or not sharers[0][1].requires_grad:
+    if not sharers[0][1].requires_grad or _lie_apart([p for _, p in sharers]):
         return
     first = sharers[0][1]
     owners = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.int32)
@@ -77,6 +77,13 @@ def _overlaps(sharers: list[tuple[str, nn.Parameter]]) -> Iterator[Diagnostic]:
             )  # fmt: skip
         if parameter.requires_grad:
             cells.fill_(i)
+
+
+def _lie_apart(sharers: list[nn.Parameter]) -> bool:
+    """Whether each begins behind the end of the one before, as the pieces of a flat buffer do."""
+    spans = sorted((p.storage_offset(), p.storage_offset() + sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)))
+                   for p in sharers if p.numel())  # fmt: skip
+    return all(last < first for (_, last), (first, _) in pairwise(spans))
 
 
 @contextmanager

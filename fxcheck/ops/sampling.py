@@ -21,7 +21,6 @@ constant_semantics(aten(" ".join(_NEAREST_NAMES)), KEEP)
 constant_semantics(aten("affine_grid_generator col2im"), LINEAR)
 
 
-
 @semantics_for(*aten(" ".join(_ANTIALIASED_NAMES)))
 def antialiased(call: Call) -> OpSemantics:
     """Up to torch 2.14 at least the kernel of backward takes a result of one column for one in another memory layout."""
