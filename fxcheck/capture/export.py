@@ -162,15 +162,16 @@ def _recorded(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[ExportedProgram, bool, list[Diagnostic]]:
     """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
+    asked: list[Diagnostic] = []
     try:
-        with recording() as recorded, _quiet(), UnrolledRecurrence():
+        with recording(asked) as recorded, _quiet(), UnrolledRecurrence():
             return (*_export(model, args, kwargs), recorded)
     except CaptureError:
-        with recording(compiled=True) as recorded, _quiet(), UnrolledRecurrence():
-            found = _export(model, args, kwargs)
-        if not any(d.code == "FX603" for d in recorded):  # the same capture, refused before and not now
+        if not asked:  # to hear something else would change nothing
             raise
-        return (*found, recorded)
+    with recording(asked, compiled=True) as recorded, _quiet(), UnrolledRecurrence():
+        found = _export(model, args, kwargs)
+    return (*found, [*recorded, *asked])
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:

@@ -87,18 +87,18 @@ def _lie_apart(sharers: list[nn.Parameter]) -> bool:
 
 
 @contextmanager
-def recording(compiled: bool = False) -> Iterator[list[Diagnostic]]:
+def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
     """Record custom Functions, tensor hooks and saved-tensor hooks that the forward applies.
 
     ``Function.apply`` is often bound to a name when the user's file is imported, so what is watched is the context
     that every call of it creates. Torch's own ``checkpoint`` recomputes the same function: its reentrant form, which
     hides the forward in a no_grad region, is replaced by the call that it stands for. User code that asks whether it is
-    compiled or exported hears what it hears while it trains; with ``compiled`` it hears that it is, and that is recorded.
+    compiled or exported hears what it hears while it trains, or with ``compiled`` that it is; that it did is put into ``asked``.
     """
     found: list[Diagnostic] = []
     with contextlib.ExitStack() as patches:
         functions = _Functions(patches)
-        for owner, name, replacement in (*_watched(found, functions), *_asked(found, compiled)):
+        for owner, name, replacement in (*_watched(found, functions), *_answers(asked, compiled)):
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
         found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
@@ -237,16 +237,15 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
     _DATA.__set__(tensor, value)
 
 
-def _asked(found: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:
+def _answers(asked: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:
     def answering(truly: Callable[[], bool]) -> Callable[[], bool]:
         def answer() -> bool:
             if _inside_torch(sys._getframe(1).f_code.co_filename):
                 return truly()
-            if compiled:
-                found.append(Diagnostic(
-                    "FX603", "the forward asks whether it is compiled or exported, and what it does otherwise cannot be captured",
-                    "Do the same in both cases.", _here()[0],
-                ))  # fmt: skip
+            asked.append(Diagnostic(
+                "FX603", "the forward asks whether it is compiled or exported, and what it does otherwise cannot be captured",
+                "Do the same in both cases.", _here()[0],
+            ))  # fmt: skip
             return compiled and truly()
 
         return answer

@@ -148,24 +148,27 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     history: History = field(default_factory=History, repr=False)
-    _totals: dict[str, LayerTotals] = field(default_factory=dict, repr=False)
-    _last: tuple[LayerStep, ...] = field(default=(), repr=False)
+    _totals: dict[str, LayerTotals] = field(default_factory=dict, init=False, repr=False)
+    _last: tuple[LayerStep, ...] = field(default=(), init=False, repr=False)
     """Layers of the last steps, which had the very same; most steps have, since nothing happens in them."""
-    _alike: int = field(default=0, repr=False)
+    _alike: int = field(default=0, init=False, repr=False)
     """Of those, the steps that ``_totals`` do not have yet."""
 
     @property
     def layers(self) -> dict[str, LayerTotals]:
         """By name."""
+        self._settle()
+        return self._totals
+
+    def _settle(self) -> None:
         alike, self._alike = self._alike, 0
         for layer in self._last if alike else ():
             self._totals.setdefault(layer.name, LayerTotals(layer.name)).add(layer, alike)
-        return self._totals
 
     def add(self, step: StepResult) -> None:
         """Count one step."""
         if step.layers is not self._last:
-            _ = self.layers
+            self._settle()
             self._last = step.layers
         self._alike += 1
         self.history.add(step.verdict == CERTIFIED, [(x.name, x.touched, x.nontrivial) for x in step.layers if x.is_touched])

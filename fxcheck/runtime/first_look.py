@@ -26,7 +26,7 @@ def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> S
     """Look for a direction on which all rows of a forward are positive.
 
     Args:
-        observed: what its checks saw: something.
+        observed: what its checks saw, which is not nothing.
         parameters: gradients are by these.
         until: of ``time.perf_counter``: no more time may be taken.
 

@@ -74,7 +74,7 @@ class Forward:
             The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
             features behind the scores, is told apart from what reaches it directly.
         """
-        leaves = [output] if type(output) is Tensor else _tensors(output)
+        leaves = _tensors(output)
         if sum(t.requires_grad for t in leaves) > 1:
             output = tree_map(_own_view, output)
             leaves = _tensors(output)
@@ -175,6 +175,8 @@ def _own_view(value: Any) -> Any:
 
 
 def _tensors(output: Any) -> list[Tensor]:
+    if type(output) is Tensor:  # as most are: a walk through a tree costs more
+        return [output]
     return [v for v in tree_leaves(output) if isinstance(v, Tensor)]
 
 

@@ -127,6 +127,8 @@ class Session:
         """Turn what was seen into rows, and decide them with those of the forwards before."""
         if observed.is_idle and not observed.problems:
             self.decided = self.decided or Decided()
+            for stage in ("rows", "T_j"):
+                self.seconds.setdefault(stage, 0.0)
             return
         program = forward.program
         started = time.perf_counter()
@@ -167,6 +169,7 @@ class Session:
         """The joint condition for this forward alone, while its graph lives; nothing where that leaves it open."""
         if observed.is_idle:
             forward.first_look = NO_ROWS
+            self.seconds.setdefault("rows", 0.0)
             return
         started = time.perf_counter()
         if self.joint_seconds > 0 and not self.problems and not forward.program.plan.uncovered:

@@ -27,10 +27,15 @@ def order_of(x: Tensor) -> tuple[int, ...] | None:
     return order if x.permute(order).is_contiguous() else None
 
 
+def line(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The entries of a tensor that is dense in this order, as they lie in memory, in one dimension."""
+    in_order = order == _PLAIN[x.ndim] if x.ndim < len(_PLAIN) else False
+    return (x if in_order else x.permute(order)).reshape(-1)
+
+
 def flat(x: Tensor, order: tuple[int, ...]) -> Any:
     """The memory of a tensor that is dense in this order."""
-    in_order = order == _PLAIN[x.ndim] if x.ndim < len(_PLAIN) else False
-    return (x if in_order else x.permute(order)).numpy().reshape(-1)
+    return line(x, order).numpy()
 
 
 def row_major(memory: Any, x: Tensor, order: tuple[int, ...]) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fxcheck.scan import numpy_ties
-from fxcheck.scan.dense import FLOATS, order_of, widened
+from fxcheck.scan.dense import FLOATS, line, order_of, widened
 from fxcheck.scan.windows import Windows
 
 _PIECE = 1 << 19
@@ -110,7 +110,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """
     y = y.detach()
     which = torch.empty(0, dtype=torch.int64, device=y.device)
-    if is_clear(y, kinks):
+    if _is_clear(y, kinks):
         return Touches(which, which, True)
     masks = [y == kink for kink in rounded(kinks, y.dtype)]
     touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
@@ -124,14 +124,14 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return Touches(indices, which, is_finite(y))
 
 
-def is_clear(y: Tensor, kinks: Sequence[float]) -> bool:
+def _is_clear(y: Tensor, kinks: Sequence[float]) -> bool:
     """Whether a look shows a dense tensor on the CPU to be finite and off all kinks, asked in pieces that stay in the cache."""
     if not (y.is_cpu and y.dtype in FLOATS and y.layout is torch.strided):
         return False
     y, kinks, order = y.detach(), rounded(kinks, y.dtype), order_of(y)
     if order is None or not y.numel():
         return not y.numel()
-    entries = (y if order == tuple(range(y.ndim)) else y.permute(order)).reshape(-1)
+    entries = line(y, order)
     low = _low_bits(tuple(kinks), y.dtype)
     for piece in (entries,) if len(entries) <= _PIECE else entries.split(_PIECE):
         if not is_finite(piece):
