@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from fxcheck.capture.lower import Place
-from fxcheck.ops.observe import choose
+from fxcheck.ops.observe import choose, observe
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def insert_choice_nodes(inserter: Inserter, plan: CheckPlan) -> frozenset[int]:
 def _choose_after(inserter: Inserter, check: Check, place: Place) -> bool:
     room = inserter.room(place.path)
     node = inserter.extrema.get(check.index) or inserter.node(place)
-    written = _written(node)
+    written = written_by(node)
     if written is not None and not _is_seen_once(room.graph, node, written):
         return False
-    probes = [u for u in node.users if u.target is torch.ops.fxcheck.observe.default and u.args[1] == check.index]
-    with room.graph.inserting_after(probes[-1] if probes else node):
+    probe = inserter.after.get(check.index, node)
+    with room.graph.inserting_after(probe):
         chosen = room.graph.call_function(choose, (node, check.index))
     for held in (node, *_same_output(node)):
-        held.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen and user not in probes)
+        held.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen and user is not probe)
     if written is not None:
         for user in _later(room.graph, node, written.users):
             user.replace_input_with(written, chosen)
@@ -70,7 +70,7 @@ def _same_output(node: fx.Node) -> list[fx.Node]:
     return [u for u in source.users if u is not node and u.target is operator.getitem and u.args[1] == index]  # type: ignore[union-attr]
 
 
-def _written(node: fx.Node) -> fx.Node | None:
+def written_by(node: fx.Node) -> fx.Node | None:
     """What an in-place operation writes into."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable or not node.args:
@@ -142,7 +142,7 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list
         whole = part(results[0])
     node.replace_all_uses_with(whole)
     graph.erase_node(node)
-    for probe in [n for n in graph.nodes if n.target is torch.ops.fxcheck.observe.default]:
+    for probe in [n for n in graph.nodes if n.target is observe]:
         for check in readers:
             if probe.args[1] == check.index:
                 values = list(probe.args[2])  # type: ignore[arg-type]

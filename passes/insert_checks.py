@@ -1,8 +1,9 @@
 """Touch: put check nodes into an exported program's module, beside the operations that a plan names.
 
 1. A max-pool without indices is replaced by the operator that it calls, which also returns AD's pick.
-2. Touches, guards and bounds are observed before the operation that reads them, since in-place ones overwrite them.
-3. Ties and singular points are observed after the operation, with its result.
+2. Guards, bounds and what an operation overwrites are observed before it.
+3. Ties and singular points are observed after the operation, with its result; so are touches, which are then in the caches of
+   the processor that looks.
 4. A pre-activation that exists only inside a composite (the difference inside ``l1_loss``) is computed beside it.
 """
 
@@ -14,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fxcheck.passes.choice_nodes import insert_choice_nodes
+from fxcheck.passes.choice_nodes import insert_choice_nodes, written_by
 from torch import fx
 from torch.export import ExportedProgram
 
 from fxcheck.capture.lower import Place, Sources
-from fxcheck.ops import observe as _registers_the_operator  # noqa: F401
 from fxcheck.ops.evaluate import apply_overload, overload
+from fxcheck.ops.observe import observe
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.records.graph import Graph, Ref
 
@@ -28,7 +29,7 @@ SEEN = "_fxcheck_seen"
 """Name of the buffer, in every rewritten (sub)graph, that check nodes say they mutate."""
 ValueOf = Callable[[int, int, tuple[str, ...]], fx.Node]
 """(reader, graph node that it reads, path of the subgraph) -> the program's node that holds the value there."""
-_BEFORE = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
+_OF_OPERANDS = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
 _WITH_INDICES = {
     f"aten.max_pool{d}d.default": getattr(torch.ops.aten, f"max_pool{d}d_with_indices").default for d in (1, 2, 3)
 }
@@ -101,7 +102,11 @@ class Inserter:
         self.sources = sources
         self.extrema: dict[int, fx.Node] = {}
         """By check: the node that returns its maxima."""
+        self.after: dict[int, fx.Node] = {}
+        """By check: its node, where that comes after the operation."""
         self.rooms: dict[tuple[str, ...], fx.GraphModule] = {}
+        self.seen: dict[tuple[str, ...], fx.Node] = {}
+        """The node that holds the buffer ``SEEN`` of a room."""
         self.named: dict[tuple[str, ...], dict[str, fx.Node]] = {}
 
     def finish(self) -> None:
@@ -121,6 +126,8 @@ class Inserter:
                 setattr(outer, path[-1], room)
             room.register_buffer(SEEN, torch.zeros((), dtype=torch.int64), persistent=False)
             self.rooms[path] = room
+            with room.graph.inserting_before(next(n for n in room.graph.nodes if n.op != "placeholder")):
+                self.seen[path] = room.graph.get_attr(SEEN)
             self.named[path] = {n.name: n for n in room.graph.nodes} | ({} if path else self.leaves)
         return self.rooms[path]
 
@@ -163,16 +170,20 @@ class Inserter:
     def insert(self, check: Check) -> None:
         at = self.sources.emitter_of[check.node]
         room, node = self.room(at.path), self.node(at)
-        if check.kind in _BEFORE:
-            with room.graph.inserting_before(node):
+        if check.kind in _OF_OPERANDS:
+            is_one = self.sources.holder_of.get(check.result) == at  # and no part of a composite
+            late = check.kind is CheckKind.TOUCH and is_one and written_by(node) is None
+            with room.graph.inserting_before(node.next if late else node):
                 values = [self.value(check.node, i, at.path) for i in (check.operand, *check.reads)]
-                self._observe(room, check, node, [*values, *self._source_values(check, at.path)])
+                probe = self._observe(at.path, check, node, [*values, *self._source_values(check, at.path)])
+            if late:
+                self.after[check.index] = probe
             return
-        if check.kind is CheckKind.SPLIT and self._writes(check.node):
+        if check.kind is CheckKind.SPLIT and written_by(node) is not None:
             with room.graph.inserting_before(node):  # its operands are looked at before they are overwritten
                 values = [self.value(check.node, i, at.path) for i in check.reads]
                 values.append(self.called_again(check.node, at.path, self.value))
-                self._observe(room, check, node, values)
+                self._observe(at.path, check, node, values)
             self.extrema[check.index] = node
             return
         single = check.kind in (CheckKind.SINGULAR, CheckKind.SPLIT)
@@ -180,19 +191,15 @@ class Inserter:
         self.extrema[check.index] = results[0]
         with room.graph.inserting_before(results[-1].next):
             values = [self.value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
-            self._observe(room, check, results[0], [*values, *results, *self._source_values(check, at.path)])
+            observed = [*values, *results, *self._source_values(check, at.path)]
+            self.after[check.index] = self._observe(at.path, check, results[0], observed)
 
-    def _writes(self, id_: int) -> bool:
-        """Whether a graph node ran as an in-place operation."""
-        called_as = self.graph.nodes[id_].called_as
-        return called_as.startswith("aten.") and called_as.split(".")[1].endswith("_")
-
-    def _observe(self, room: fx.GraphModule, check: Check, beside: fx.Node, values: list[fx.Node]) -> None:
-        seen = room.graph.get_attr(SEEN)
-        probe = room.graph.call_function(torch.ops.fxcheck.observe.default, (seen, check.index, values))
+    def _observe(self, path: tuple[str, ...], check: Check, beside: fx.Node, values: list[fx.Node]) -> fx.Node:
+        probe = self.room(path).graph.call_function(observe, (self.seen[path], check.index, values))
         for key in ("stack_trace", "nn_module_stack"):
             if key in beside.meta:
                 probe.meta[key] = beside.meta[key]
+        return probe
 
     def _maxima_and_picks(self, room: fx.GraphModule, node: fx.Node, at: Place) -> list[fx.Node]:
         """The two results of a max operator, which is replaced where it returns maxima alone."""

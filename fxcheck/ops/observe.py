@@ -1,8 +1,9 @@
-"""The operator that check nodes call: it hands tensors to whoever is collecting, and changes none of them.
+"""What check nodes call: it hands tensors to whoever is collecting, and changes none of them.
 
-It says that it mutates a small buffer, so that dead-code elimination and re-export keep it (it does not: that would cost
-more than some checks), and it is implicit for autograd, so that the collector sees the tensors with their gradient
-functions.
+In a step it is a plain function, since the way through PyTorch's dispatcher costs more than the check of a small layer. Where
+nobody is collecting, as when a rewritten module is exported again, it calls the operator ``fxcheck::observe``. That says that
+it mutates a small buffer, so that dead-code elimination and export keep it (it does not: that would cost more than some
+checks), and it is implicit for autograd, so that a collector sees the tensors with their gradient functions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 
 class Collector(Protocol):
@@ -36,6 +37,16 @@ def _observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
 
 
 _LIBRARY.impl("observe", _observe, "CompositeImplicitAutograd")
+
+
+@fx.has_side_effect
+def observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
+    """A check node's target: ``values`` for the collector of this thread, or the operator's where there is none."""
+    collector: Collector | None = getattr(_ACTIVE, "collector", None)
+    if collector is not None:
+        collector.observe(check, values)
+    else:
+        torch.ops.fxcheck.observe(seen, check, values)
 
 
 def choose(result: Tensor, check: int) -> Tensor:

@@ -29,7 +29,7 @@ from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
-from fxcheck.scan.reference import is_finite
+from fxcheck.scan import is_finite
 
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
@@ -189,7 +189,7 @@ class CheckedModule(nn.Module):
         self._enter_thread()
         roots = self._roots()
         state = State.of(roots) if self._state is None else self._state.now(roots)
-        program, call, leaves = self._program_for(state, args, kwargs, target, with_loss)
+        program, call, inputs, leaves = self._program_for(state, args, kwargs, target, with_loss)
         if self._session is None and self._opener is not None:
             self._opener(self)
         session = self._session or Session(False, self._settings.joint_seconds)
@@ -199,15 +199,15 @@ class CheckedModule(nn.Module):
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
         session.spend("other", started)
-        output = self._run(program, call, args, kwargs, leaves, session, with_loss)
+        output = self._run(program, call, inputs, leaves, args, kwargs, session, with_loss)
         if self._session is None:
             step = StepResult()
             self._finish(session, step)
         return output
 
     def _run(
-        self, program: Program, call: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any],
-        session: Session, with_loss: bool,
+        self, program: Program, call: tuple[Any, ...], inputs: Inputs, leaves: list[Any], args: tuple[Any, ...],
+        kwargs: dict[str, Any], session: Session, with_loss: bool,
     ) -> Any:  # fmt: skip
         if program.is_static:
             output = self._plain(args, kwargs, call, with_loss)
@@ -218,7 +218,7 @@ class CheckedModule(nn.Module):
             collector = Collector(program.plan, classes, program.pools, program.can_wait, session.seconds)
             session.spend("other", started)
             with collecting(collector):
-                output = program.module(*call[0], **call[1])
+                output = program.run(call, inputs)
             session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
             started = time.perf_counter()
             output = forward.has_run(output)
@@ -253,7 +253,7 @@ class CheckedModule(nn.Module):
 
     def _program_for(
         self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
-    ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], list[Any]]:
+    ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], Inputs, list[Any]]:
         """The program that fits the model's present state and these inputs; captured when there is none."""
         if self._state is not None:
             self._state.refuse_other_parameters(state, self._roots())
@@ -264,15 +264,15 @@ class CheckedModule(nn.Module):
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if program.modules == state.modules and program.inputs.fits(inputs, program.dynamic):
+            if program.modules == state.modules and program.takes(inputs):
                 self.__dict__.update(_state=state)
-                return program, call, leaves
+                return program, call, inputs, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
         program = self._capture(args, kwargs, target, with_loss, state.modules)
         known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
-        return program, call, leaves
+        return program, call, inputs, leaves
 
     def _capture(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, modules: tuple[Any, ...]
@@ -438,7 +438,7 @@ def _refuse_non_finite(output: Any) -> None:
     for value in (output,) if isinstance(output, Tensor) else tree_leaves(output):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             continue
-        if not is_finite(value.detach()):
+        if not is_finite(value):
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",

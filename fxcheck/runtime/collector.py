@@ -71,10 +71,10 @@ class Collector:
             self.can_wait[index] = self.can_wait.get(index, True) and self._writes(tensors) == written
         self.watched.clear()
         self.observed.problems += self.plan.unobserved
-        if len(self.observed.counts) + len(self.plan.unobserved) < len(self.plan.checks):
+        if len(self.observed.entries) + len(self.plan.unobserved) < len(self.plan.checks):
             self.observed.problems += [
                 f"the check of {c.layer} did not run" for c in self.plan.checks
-                if c.kind is not CheckKind.UNOBSERVED and c.index not in self.observed.counts
+                if c.kind is not CheckKind.UNOBSERVED and c.index not in self.observed.entries
             ]  # fmt: skip
         self.spent += time.perf_counter() - started
         self.seconds["observation"] = self.seconds.get("observation", 0.0) + self.spent
@@ -119,11 +119,13 @@ class Collector:
 
     def _touch(self, check: Check, live: list[Tensor]) -> None:
         y, kinks = live[0], check.kinks
-        self.observed.count(check.index).entries += y.numel()
+        self.observed.looked_at(check.index, y.numel())
         if not y.requires_grad:
             return
-        if not self._is_deferred(y):
+        if y.is_cpu:
             found = scan.touched(y, kinks)
+            if found is scan.CLEAR:
+                return
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():
                 self._record_touches(check, live, found.indices, found.which)
@@ -145,7 +147,7 @@ class Collector:
         values = _detached(live)
         """A clamp by constant tensors: its kink is the bound's entry. Its sides come with the lower bound first."""
         y, bounds = values[0], values[1 : 1 + len(check.reads)]
-        self.observed.count(check.index).entries += y.numel()
+        self.observed.looked_at(check.index, y.numel())
         if not live[0].requires_grad:
             return
         _refuse_non_finite(scan.touched(y, ()).finite, check)
@@ -160,7 +162,7 @@ class Collector:
 
     def _guard(self, check: Check, live: list[Tensor]) -> None:
         found = scan.touched(live[0], check.kinks)
-        self.observed.count(check.index)
+        self.observed.looked_at(check.index, 0)
         self.hits.setdefault(check.unit, []).append(found.indices.cpu())
 
     def _record_touches(
@@ -212,7 +214,7 @@ class Collector:
         self._ties(check, live, lambda: ties_along(check, *values[:3]))
 
     def _ties(self, check: Check, live: list[Tensor], find: Callable[[], Found]) -> None:
-        self.observed.count(check.index).entries += live[1].numel()
+        self.observed.looked_at(check.index, live[1].numel())
         if not live[0].requires_grad:
             return
         observation = self._observation(check, live, 3) if self._is_deferred(live[0]) else None
@@ -224,7 +226,8 @@ class Collector:
 
     def _record_ties(self, check: Check, found: Found, observation: Callable[[], Observation]) -> None:
         _refuse_non_finite(found.finite, check)
-        self.observed.count(check.index).tied += found.tied
+        if found.tied:
+            self.observed.count(check.index).tied += found.tied
         if found.truncated:
             self.observed.problems.append(f"{check.layer} has more ties than are followed")
         if found.winners.numel():
@@ -233,8 +236,7 @@ class Collector:
     def _split(self, check: Check, live: list[Tensor]) -> None:
         values = _detached(live)
         operands, extrema = values[:-1], values[-1]
-        count = self.observed.count(check.index)
-        count.entries += extrema.numel()
+        self.observed.looked_at(check.index, extrema.numel())
         if not live[-1].requires_grad:
             return
 
@@ -246,7 +248,7 @@ class Collector:
                 return
             found = ties_that_split(check, shared, self.classes)
             if found.outputs.numel():
-                count.tied += int(found.outputs.unique().numel())
+                self.observed.count(check.index).tied += int(found.outputs.unique().numel())
                 self.observed.splits.append(found)
 
         self._look_later(check, live, look)
@@ -255,14 +257,13 @@ class Collector:
 
     def _singular(self, check: Check, live: list[Tensor]) -> None:
         values = _detached(live)
-        count = self.observed.count(check.index)
-        count.entries += values[-1].numel()
+        self.observed.looked_at(check.index, values[-1].numel())
         operands = dict(zip(check.reads, values, strict=False))
         answer = reaches_singular_point(check.operator, check.arguments, operands, values[-1])
         if answer is None:
             self.observed.problems.append(f"no rule says where {check.layer} is not differentiable")
         elif answer:
-            count.touched += 1
+            self.observed.count(check.index).touched += 1
             self.observed.problems.append(f"{check.layer} is at its singular point")
 
     # -------------------------------------------------------------------------------------------

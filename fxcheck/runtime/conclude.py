@@ -24,7 +24,6 @@ from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns
 from fxcheck.runtime.session import Session
 
-_NOTHING = Count()
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
 
 
@@ -162,9 +161,8 @@ def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
     nothing_happened = session.is_idle and not session.rows and not any(c.tied for c in session.counts.values())
     if not nothing_happened:
         return _layers_seen(session, program)
-    entries = [(i, c.entries) for i, c in session.counts.items()]
-    if entries != program.idle_entries:
-        program.idle_entries, program.idle_layers = entries, _layers_seen(session, program)
+    if session.entries != program.idle_entries:
+        program.idle_entries, program.idle_layers = session.entries, _layers_seen(session, program)
     return program.idle_layers
 
 
@@ -177,31 +175,30 @@ def _layers_seen(session: Session, program: Program) -> tuple[LayerStep, ...]:
     unsettled = bool(session.problems or session.open_questions)
     found = []
     for (group, name), checks in program.checks_by_layer.items():
-        total, maxima = _total(session, checks)
+        total, entries, maxima = _total(session, checks)
         constraints = rows.get((group, name), 0)
         if not (total.touched or total.tied or total.nontrivial or constraints or group in by_t5):
-            found.append(_untouched(name, group, total.entries, maxima))
+            found.append(_untouched(name, group, entries, maxima))
             continue
         blocks = [(b, d) for b, d in decided.of_group(group) if any(r.layer == name for r in b.rows)]
         verdict, theorem = _verdict(blocks, group in by_t5, unsettled and total.touched > 0 and group < 0)
         found.append(LayerStep(
-            name, group, total.entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
+            name, group, entries, maxima, total.touched, total.tied, total.nontrivial_outputs, total.nontrivial,
             constraints, verdict, theorem,
         ))  # fmt: skip
     return tuple(found)
 
 
-def _total(session: Session, checks: Sequence[Check]) -> tuple[Count, int]:
-    """(counts of a layer, its max outputs)."""
-    if len(checks) == 1:
-        count = session.counts.get(checks[0].index, _NOTHING)
-        return count, count.entries if checks[0].kind in _MAXIMA else 0
-    counts = [session.counts.get(c.index, _NOTHING) for c in checks]
-    maxima = sum(n.entries for c, n in zip(checks, counts, strict=True) if c.kind in _MAXIMA)
-    total = Count()
-    for count in counts:
-        total.add(count)
-    return total, maxima
+def _total(session: Session, checks: Sequence[Check]) -> tuple[Count, int, int]:
+    """(counts of a layer, its entries, its max outputs)."""
+    total, entries, maxima = Count(), 0, 0
+    for check in checks:
+        observed = session.entries.get(check.index, 0)
+        entries += observed
+        maxima += observed if check.kind in _MAXIMA else 0
+        if check.index in session.counts:
+            total.add(session.counts[check.index])
+    return total, entries, maxima
 
 
 @lru_cache(maxsize=1024)

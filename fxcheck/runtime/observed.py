@@ -70,10 +70,8 @@ class Splits:
 
 @dataclass
 class Count:
-    """Totals of one check over the forwards of a step."""
+    """What happened at one check over the forwards of a step."""
 
-    entries: int = 0
-    """Observed entries of a pre-activation, or max outputs."""
     touched: int = 0
     tied: int = 0
     """Max outputs with several maximal entries, those at flat values of a clip left out."""
@@ -83,7 +81,6 @@ class Count:
     """Such entries in all."""
 
     def add(self, other: Count) -> None:
-        self.entries += other.entries
         self.touched += other.touched
         self.tied += other.tied
         self.nontrivial_outputs += other.nontrivial_outputs
@@ -97,8 +94,10 @@ class Observed:
     touches: list[Touches] = field(default_factory=list)
     ties: list[Ties] = field(default_factory=list)
     splits: list[Splits] = field(default_factory=list)
+    entries: dict[int, int] = field(default_factory=dict)
+    """By the index of each check that ran: observed entries of a pre-activation, or max outputs."""
     counts: dict[int, Count] = field(default_factory=dict)
-    """By check index."""
+    """By check index, where something happened."""
     problems: list[str] = field(default_factory=list)
     """Why the forward cannot be decided; empty when it can."""
 
@@ -112,6 +111,9 @@ class Observed:
         """Checks with a touch or a tie."""
         touched, tied = (t.at.check.index for t in self.touches), (t.at.check.index for t in self.ties)
         return frozenset((*touched, *tied, *(s.check.index for s in self.splits)))
+
+    def looked_at(self, check: int, entries: int) -> None:
+        self.entries[check] = self.entries.get(check, 0) + entries
 
     def count(self, check: int) -> Count:
         found = self.counts.get(check)

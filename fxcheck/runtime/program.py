@@ -61,11 +61,13 @@ class Program:
     pools: Pools = field(default_factory=dict)
     can_wait: dict[int, bool] = field(default_factory=dict)
     """By check, as ``Collector.can_wait``."""
+    served: set[tuple[Any, ...]] = field(default_factory=set)
+    """Leaves of ``Inputs`` that the module has run with."""
     positions: dict[tuple[tuple[str, torch.Size], ...], Positions] = field(default_factory=dict)
     """By the shapes of the inputs, those of the last forwards."""
     other_dtypes: dict[torch.dtype, tuple[str, ...]] = field(default_factory=dict)
-    idle_entries: list[tuple[int, int]] = field(default_factory=list)
-    """(check, observed entries) of the last step in which nothing was touched or tied."""
+    idle_entries: dict[int, int] = field(default_factory=dict)
+    """``Observed.entries`` of the last step in which nothing was touched or tied."""
     idle_layers: tuple[LayerStep, ...] = ()
     """Of that step."""
 
@@ -94,6 +96,22 @@ class Program:
             if check.kind is not CheckKind.GUARD:
                 found.setdefault((check.group, check.layer), []).append(check)
         return found
+
+    def takes(self, inputs: Inputs) -> bool:
+        """Whether the capture holds for a call."""
+        known = inputs.leaves in self.served and inputs.spec == self.inputs.spec
+        return known or self.inputs.fits(inputs, self.dynamic)
+
+    def run(self, call: tuple[tuple[Any, ...], dict[str, Any]], inputs: Inputs) -> Any:
+        """The module's output; torch.export's hooks look at each kind of call once, since they cost as much as many checks."""
+        args, kwargs = call
+        if inputs.leaves in self.served:
+            return self.module.forward(*args, **kwargs)
+        output = self.module(*args, **kwargs)
+        while len(self.served) >= _MOST_SHAPES:
+            self.served.pop()
+        self.served.add(inputs.leaves)
+        return output
 
     def classes_of(self, leaves: Iterable[Any]) -> PositionClasses:
         """Which positions of a forward's tensors are equal functions; ``leaves`` are those of its call."""

@@ -41,6 +41,8 @@ class Session:
     """How often each had been written in place at the first forward."""
     rows: list[Row] = field(default_factory=list)
     columns: list[Columns] = field(default_factory=list)
+    entries: dict[int, int] = field(default_factory=dict)
+    """As ``Observed.entries``, over all forwards."""
     counts: dict[int, Count] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """Why the step cannot be decided at all."""
@@ -104,11 +106,7 @@ class Session:
         observed = collector.finish()
         self.runs.append(forward)
         self.is_idle &= observed.is_idle
-        if not self.counts:
-            self.counts = observed.counts
-        else:
-            for check, count in observed.counts.items():
-                self.counts.setdefault(check, Count()).add(count)
+        self._add_counts(observed)
         if forward.program.plan.joint:
             self._add_to_joint(observed)
             self._look(forward, observed)
@@ -122,6 +120,15 @@ class Session:
         if forward.program.plan.joint and not observed.is_idle:
             self.checksums += [*forward.keep_inputs(), *(forward.weights or ())]
         self.spend("other", started)
+
+    def _add_counts(self, observed: Observed) -> None:
+        if not self.entries:
+            self.entries, self.counts = observed.entries, observed.counts
+            return
+        for check, entries in observed.entries.items():
+            self.entries[check] = self.entries.get(check, 0) + entries
+        for check, count in observed.counts.items():
+            self.counts.setdefault(check, Count()).add(count)
 
     def _add_rows(self, forward: Forward, observed: Observed, collector: Collector, most_gradients: int) -> None:
         """Turn what was seen into rows, and decide them with those of the forwards before."""
@@ -157,11 +164,11 @@ class Session:
         for sentence in observed.problems:
             self.problem(sentence)
         for ties in observed.ties:
-            count = self.counts[ties.at.check.index]
+            count = self.counts.setdefault(ties.at.check.index, Count())
             count.nontrivial += len(ties.losers)
             count.nontrivial_outputs += len(ties.outputs.unique())
         for splits in observed.splits:
-            count, outputs = self.counts[splits.check.index], len(splits.outputs.unique())
+            count, outputs = self.counts.setdefault(splits.check.index, Count()), len(splits.outputs.unique())
             count.nontrivial += len(splits.entries) - outputs
             count.nontrivial_outputs += outputs
 
@@ -208,7 +215,7 @@ class Session:
             assert row.at is not None
             self.counts.setdefault(row.at.check.index, Count()).nontrivial += 1
         for check, _ in outputs:
-            self.counts[check].nontrivial_outputs += 1
+            self.counts.setdefault(check, Count()).nontrivial_outputs += 1
 
     def pool(self, others: Sequence[Mapping[str, Any]]) -> None:
         """Add the rows of other ranks."""

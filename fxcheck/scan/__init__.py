@@ -13,10 +13,11 @@ from torch import Tensor
 from fxcheck.scan import compiled_shares, compiled_ties, compiled_touches, reference, shifts
 from fxcheck.scan.choice import compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
-from fxcheck.scan.reference import Shared, Ties, Touches
+from fxcheck.scan.reference import CLEAR, Shared, Ties, Touches
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
 
 __all__ = [
+    "CLEAR",
     "Shared",
     "Ties",
     "Touches",
@@ -26,6 +27,7 @@ __all__ = [
     "adaptive_tables",
     "combined",
     "equal",
+    "is_finite",
     "mixed",
     "of_input",
     "rivals",
@@ -44,6 +46,11 @@ __all__ = [
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """The entries of ``y`` on a kink; see ``reference.touched``."""
     return (compiled_touches if compiles(y) else reference).touched(y, kinks)
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite."""
+    return (compiles(x) and compiled_touches.is_clear(x, ())) or reference.is_finite(x.detach())
 
 
 def ties(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from math import nan
 from types import ModuleType
@@ -14,19 +15,17 @@ from torch import Tensor
 
 from fxcheck.scan import reference
 from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
-from fxcheck.scan.reference import Touches
+from fxcheck.scan.reference import CLEAR, Touches
 from fxcheck.scan.threads import pieces
 
 _LEAST = 1 << 16  # entries per thread
 _LEAST_LISTED = 1 << 19  # where pieces begin in Python
-_NONE = torch.empty(0, dtype=torch.int64)
-_CLEAR = Touches(_NONE, _NONE, True)
 
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """As ``reference.touched``."""
-    if _is_clear(y, tuple(kinks)):
-        return _CLEAR
+    if is_clear(y, tuple(kinks)):
+        return CLEAR
     order = order_of(y) if y.dtype in FLOATS else None
     if order is None:
         return reference.touched(y, kinks)
@@ -34,7 +33,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     scan = partial(_touched, entries, _rounded(tuple(kinks), y.dtype, entries.dtype))
     indices, which, finite = zip(*pieces(scan, entries.size, _LEAST_LISTED), strict=True)
     if not any(part.size for part in indices):
-        return Touches(_NONE, _NONE, all(finite))
+        return replace(CLEAR, finite=all(finite))
     places, kind = row_major(np.concatenate(indices), y, order), np.concatenate(which)
     if order != tuple(range(y.ndim)):
         ascending = np.argsort(places)
@@ -42,7 +41,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return Touches(torch.from_numpy(places), torch.from_numpy(kind), all(finite))
 
 
-def _is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
+def is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
     """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be.
 
     Where it says no, a closer look may find nothing: a number and its negative, 0 and subnormals are one to it.

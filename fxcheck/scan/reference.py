@@ -60,6 +60,10 @@ class Touches:
     finite: bool
 
 
+CLEAR = Touches(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), True)
+"""Of most tensors."""
+
+
 @dataclass(frozen=True, eq=False)
 class Ties:
     """The tied windows of one max.
@@ -109,9 +113,9 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
         The touches; ``which`` names the first of the kinks that rounding makes equal.
     """
     y = y.detach()
-    which = torch.empty(0, dtype=torch.int64, device=y.device)
     if _is_clear(y, kinks):
-        return Touches(which, which, True)
+        return CLEAR
+    which = torch.empty(0, dtype=torch.int64, device=y.device)
     masks = [y == kink for kink in rounded(kinks, y.dtype)]
     touches = torch.zeros_like(y, dtype=torch.bool) if not masks else masks[0].clone()
     for mask in masks[1:]:

@@ -104,7 +104,7 @@ def normalisation_keeps_classes(right: Any) -> Any:
 
 
 @fault(
-    "4.3", "scan.compiled_touches:_is_clear",
+    "4.3", "scan.compiled_touches:is_clear",
     "tests/scan/test_touches.py::test_touches_in_a_large_tensor_are_found_wherever_they_are[compiled]",
 )
 def one_kink_is_enough(right: Any) -> Any:
