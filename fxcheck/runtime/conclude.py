@@ -78,14 +78,22 @@ def _look_again(step: StepResult, joint: Joint) -> None:
         step.verdict, step.theorem, step.reason, step.text = CERTIFIED, joint.theorem, None, ""
         step.subdifferential = joint.subdifferential
         step.up_to_rounding = True if joint.dropped or joint.is_mixture else step.up_to_rounding
-        step.layers = tuple(replace(x, verdict=CERTIFIED, theorem=joint.theorem) for x in step.layers)
+        step.layers = tuple(_certified(x, joint.theorem) for x in step.layers)
     else:
         both = [t for t in (step.text, joint.text) if t]
         _refuse(step, step.reason or joint.reason, "; all layers together: ".join(both))
         step.layers = tuple(x if x.verdict != CERTIFIED or not x.is_touched else replace(x, verdict="undecided", theorem=None)
                             for x in step.layers)  # fmt: skip
-    step.layers = tuple(replace(x, constraints=joint.rows.get(x.name, x.constraints)) for x in step.layers)
+    if joint.rows:
+        step.layers = tuple(x if joint.rows.get(x.name, x.constraints) == x.constraints
+                            else replace(x, constraints=joint.rows[x.name]) for x in step.layers)  # fmt: skip
     step.make_certificate = _joint_certificate(step, joint)
+
+
+@lru_cache(maxsize=1024)
+def _certified(layer: LayerStep, theorem: str | None) -> LayerStep:
+    """Most layers of most steps are alike, and many."""
+    return replace(layer, verdict=CERTIFIED, theorem=theorem)
 
 
 def _joint_certificate(step: StepResult, joint: Joint) -> Callable[[], Certificate]:

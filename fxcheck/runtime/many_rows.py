@@ -36,6 +36,7 @@ _SAFETY_OF_SUM = 1000.0
 weight, which is spread over an interval of its size, would have to meet what the others leave along it."""
 _ALIKE = 64
 """More rows than this may be those of dead units, of which none is left, and that takes fewer passes to find out."""
+_MANY_COORDINATES = 16
 _MOST_VECTORS = 24
 _MOST_NUMBERS = 1 << 28
 _SEED = 20241208
@@ -86,6 +87,8 @@ class ManyRows:
         self.probes = probes
         self.most = min(most, max(2, _MOST_NUMBERS // max(1, sum(p.numel() for p in self.coordinates))))
         self.kept = np.ones(len(rows), dtype=bool)
+        self.multiples: list[Sequence[Tensor | None]] = []
+        """A sum of what rows are sums of, times the first of ``FACTORS``."""
         self.probed: list[list[np.ndarray]] = []
         """Derivatives of entries along random directions."""
         self.generator = torch.Generator().manual_seed(_SEED)
@@ -153,12 +156,13 @@ class ManyRows:
             raise Unclear(f"AD takes neither side at {self._layer(self.kept & self.rows.mixed)}")
         if first is None or self._is_at_most_one():
             return self._found(*_one_row(int(self.kept.sum())))
-        moved, longest = self._moved()
         kept = slopes[self.kept]
-        error = self._roundoff * _SAFETY_OF_SUM * longest + moved
-        if (kept > error).all():
-            system = LinearSystem(kept[:, None], error / kept)
-            return self._found(decide([system])[0], system)
+        for factors in (FACTORS[:2], FACTORS) if self._touch_many_coordinates() else (FACTORS,):
+            moved, longest = self._moved(factors)
+            error = self._roundoff * _SAFETY_OF_SUM * longest + moved
+            if (kept > error).all():
+                system = LinearSystem(kept[:, None], error / kept)
+                return self._found(decide([system])[0], system)
         return self._found(*self._grow(first, slopes, moved))
 
     def _is_at_most_one(self) -> bool:
@@ -184,16 +188,26 @@ class ManyRows:
     def _roundoff(self) -> float:
         return max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
 
-    def _moved(self) -> tuple[float, float]:
-        """How far rounding may have moved a row, and the length of a random sum of what rows are sums of."""
+    def _touch_many_coordinates(self) -> bool:
+        """Whether the first vector has so many that two multiples of it cannot but show how far rounding moves them."""
+        return sum(int(g.count_nonzero()) for g in self._tangents.pulled if g is not None) >= _MANY_COORDINATES
+
+    def _moved(self, factors: Sequence[float]) -> tuple[float, float]:
+        """How far rounding may have moved a row, and the length of a random sum of what rows are sums of.
+
+        Args:
+            factors: the first of ``FACTORS``, by which sums are multiplied.
+        """
+        more = factors[len(self.multiples) :]
         if self.rows.are_entries:
-            found = [self._tangents.pulled, *(self.combined(factor * self.weights) for factor in FACTORS[1:])]
+            known = [] if self.multiples else [self._tangents.pulled]
+            self.multiples += [*known, *(self.combined(f * self.weights) for f in more[len(known) :])]
         else:  # what tied entries have in common cancels in a sum of rows, and not in differences of derivatives
-            factors = iter(random_factors(sum(len(g.entries) for g in self.groups)))
-            weights = [torch.tensor([next(factors) for _ in g.entries], dtype=torch.float64) for g in self.groups]
-            self.budget.spend(len(FACTORS))
-            found = [list(pulled_back(self.groups, [f * w for w in weights], self.coordinates)) for f in FACTORS]
-        return 2 * disagreement(found), _length(found[0]) / FACTORS[0]
+            random = iter(random_factors(sum(len(g.entries) for g in self.groups)))
+            weights = [torch.tensor([next(random) for _ in g.entries], dtype=torch.float64) for g in self.groups]
+            self.budget.spend(len(more))
+            self.multiples += [list(pulled_back(self.groups, [f * w for w in weights], self.coordinates)) for f in more]
+        return 2 * disagreement(self.multiples), _length(self.multiples[0]) / FACTORS[0]
 
     def _grow(self, first: list[Tensor], slopes: np.ndarray, moved: float) -> tuple[Decision, LinearSystem | None]:
         """Add vectors to the subspace until it holds a direction, or nothing more is to be had.

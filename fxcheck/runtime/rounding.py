@@ -62,9 +62,10 @@ def disagreement(found: Sequence[Sequence[Tensor | None]]) -> float:
     """How far apart, with a safety factor, multiples of one gradient are when what they were multiplied by is divided out.
 
     Args:
-        found: for each of ``FACTORS`` the gradient from seeds multiplied by it, one tensor a parameter; None for zero.
+        found: for the first two of ``FACTORS`` or all the gradient from seeds multiplied by it, one tensor a parameter; None
+            for zero.
     """
-    pairs = combinations(zip(FACTORS, found, strict=True), 2)
+    pairs = combinations(zip(FACTORS, found, strict=False), 2)
     return _SAFETY * max(_distance(left, a, right, b) for (left, a), (right, b) in pairs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import fxcheck
+from fxcheck.ops.observe import observe
 from tests.runtime.models import flat_images, fully_connected, small_cnn
 
 
@@ -204,6 +206,51 @@ def test_a_model_that_bakes_sizes_in_is_captured_per_size() -> None:
     checked = fxcheck.instrument(model, (flat_images(4),))
     for batch in (3, 4, 5):
         assert torch.equal(checked(flat_images(batch)), model(flat_images(batch)))
+
+
+def test_equal_numbers_of_other_types_and_signs_are_other_calls() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4, bias=False)
+
+        def forward(self, x: Tensor, scale: float = 1) -> Tensor:
+            y = torch.relu(self.linear(x))
+            return y * 3 if scale is True else y * math.copysign(2.0, scale)
+
+    model = Scaled()
+    checked = fxcheck.instrument(model, (torch.randn(2, 3),))
+    x = torch.randn(2, 3)
+    for scale in (1, True, 1.0, 0.0, -0.0, 1, True, -0.0):
+        assert torch.equal(checked(x, scale), model(x, scale)), scale
+
+
+def test_sizes_that_do_not_fit_the_capture_are_never_run() -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4, bias=False)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.relu(self.linear(x) + 2 * self.linear(y))
+
+    model = Pairs()
+    checked = fxcheck.instrument(model, (torch.randn(4, 3), torch.randn(4, 3)))
+    for sizes in ((4, 4), (5, 5), (4, 1), (4, 4), (1, 4)):
+        x, y = (torch.randn(n, 3) for n in sizes)
+        for _ in range(2):
+            assert torch.equal(checked(x, y), model(x, y)), sizes
+
+
+def test_check_nodes_outlive_dead_code_elimination_and_a_second_export() -> None:
+    checked = fxcheck.instrument(small_cnn(), (flat_images(),))
+    module = checked._programs[0][1].module
+    nodes = [n for n in module.graph.nodes if n.target is observe]
+    module.graph.eliminate_dead_code()
+    assert nodes and [n for n in module.graph.nodes if n.target is observe] == nodes
+    again = torch.export.export(module, (flat_images(),), strict=False)
+    kept = [n for n in again.graph.nodes if n.target is torch.ops.fxcheck.observe.default]
+    assert [n.args[1] for n in kept] == [n.args[1] for n in nodes]
 
 
 def test_channels_last_inputs_and_weights() -> None:
