@@ -103,8 +103,8 @@ def instrument(
         on_uncertified: ``record``, ``warn``, ``raise``, or a callable that is given the step.
         allow_uncovered: count touches and ties of a model that no theorem covers; its steps are never certified.
         exact_ties: settle T_j of every tie by exact backward passes, as the paper's Table 2 does.
-        joint_seconds: the most time that the joint condition and the decomposition may take at a step that needs them; 0
-            switches them off.
+        joint_seconds: the most time that the joint condition and the decomposition may take at a step that needs them, and at
+            all steps together that they leave open, or a tenth of the run where that is more; 0 switches them off.
 
     Returns:
         The checked module.

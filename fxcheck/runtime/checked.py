@@ -23,6 +23,7 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
+from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
@@ -72,7 +73,8 @@ class CheckedModule(nn.Module):
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
             _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None, _opener=None, _several=True,
-            _summary=Summary(exact_ties=settings.exact_ties), last_step=None, validation="",
+            _patience=Patience(settings.joint_seconds), _summary=Summary(exact_ties=settings.exact_ties), last_step=None,
+            validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
             forward=torch.compiler.disable(self._forward), loss=torch.compiler.disable(self._loss),
         )  # fmt: skip
@@ -379,8 +381,13 @@ class CheckedModule(nn.Module):
         """Decide a step as a whole, by running its forwards again."""
         if self._settings.joint_seconds <= 0:
             return Joint(text="it is switched off (joint_seconds=0)")
-        until = time.perf_counter() + session.joint_seconds
-        return mix_one_layer(session, until) or decide_jointly(session.runs, until, session.seconds)
+        if self._patience.is_at_an_end:
+            return Joint(text=f"it was not looked at: {self._patience}")
+        started = time.perf_counter()
+        until = started + session.joint_seconds
+        joint = mix_one_layer(session, until) or decide_jointly(session.runs, until, session.seconds)
+        self._patience.learn(started, joint.certified)
+        return joint
 
     def _report(self, step: StepResult) -> None:
         policy = self._settings.on_uncertified

@@ -81,6 +81,25 @@ def test_rows_of_all_forwards_are_decided_together() -> None:
     assert step_of(checked, ONE).verdict == step_of(checked, -ONE).verdict == "certified"
 
 
+def test_looks_that_settle_nothing_come_to_an_end() -> None:
+    checked = fxcheck.instrument(lemma_2(), (ONE,), joint_seconds=0.5)
+    assert "no one direction" in step_of(checked, ONE).text and checked._patience.spent > 0
+    checked._patience.spent += 1.0
+    step = step_of(checked, ONE)
+    assert step.reason == "infeasible"
+    assert "was not looked at: looks that settled nothing have taken 1.0 s of this run" in step.text
+    checked._patience.began -= 20.0  # a tenth of a run that long is more
+    assert "no one direction" in step_of(checked, ONE).text
+
+
+def test_looks_that_settle_a_step_cost_no_patience() -> None:
+    checked = fxcheck.instrument(right_though_touched(), (ONE,), joint_seconds=0.5)
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+        checked(-ONE).sum().backward()
+    assert step.theorem == "joint" and checked._patience.spent == 0
+
+
 def test_lemma_3_as_one_minibatch_and_as_two_micro_batches_of_one() -> None:
     model = Scalars(lambda s, x: nn.functional.hardsigmoid(3 * x + s.w), w=0.0)
     up, down = ONE, -ONE
