@@ -151,6 +151,8 @@ class Summary:
     _totals: dict[str, LayerTotals] = field(default_factory=dict, init=False, repr=False)
     _last: tuple[LayerStep, ...] = field(default=(), init=False, repr=False)
     """Layers of the last steps, which had the very same; most steps have, since nothing happens in them."""
+    _touched: list[tuple[str, int, int]] = field(default_factory=list, init=False, repr=False)
+    """Of the last steps' layers, (name, touches, non-trivial ties) of those at which something happened."""
     _alike: int = field(default=0, init=False, repr=False)
     """Of those, the steps that ``_totals`` do not have yet."""
 
@@ -170,8 +172,9 @@ class Summary:
         if step.layers is not self._last:
             self._settle()
             self._last = step.layers
+            self._touched = [(x.name, x.touched, x.nontrivial) for x in step.layers if x.is_touched]
         self._alike += 1
-        self.history.add(step.verdict == CERTIFIED, [(x.name, x.touched, x.nontrivial) for x in step.layers if x.is_touched])
+        self.history.add(step.verdict == CERTIFIED, self._touched)
         self.steps += 1
         self.certified += step.verdict == CERTIFIED
         if step.verdict == CERTIFIED:

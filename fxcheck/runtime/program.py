@@ -124,6 +124,12 @@ class Program:
             self.positions[key] = Positions(self.study.facts, shapes)
         return PositionClasses(self.positions[key], inputs)
 
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether it draws random numbers, as far as its operators say."""
+        graphs = (m.graph for m in self.module.modules() if isinstance(m, fx.GraphModule))
+        return any(torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()) for g in graphs for n in g.nodes)
+
     @property
     def is_static(self) -> bool:
         """Every step is certified without checks."""

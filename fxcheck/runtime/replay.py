@@ -40,7 +40,8 @@ class Forward:
 
     program: Program
     call: tuple[tuple[Any, ...], dict[str, Any]]
-    rng: Tensor
+    rng: Tensor | None
+    """State of the random numbers before it ran; None where it draws none."""
     autocast: tuple[tuple[str, torch.dtype], ...]
     """Devices with autocast on, and its dtype."""
     written: tuple[int, ...]
@@ -65,7 +66,7 @@ class Forward:
     ) -> Forward:
         """Remember a forward before it runs; ``leaves`` are those of its call."""
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, torch.get_rng_state(), autocast, writes(leaves))
+        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, writes(leaves))
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -130,7 +131,8 @@ class Forward:
         self.refuse_changes()
         before = torch.get_rng_state()
         try:
-            torch.set_rng_state(self.rng)
+            if self.rng is not None:
+                torch.set_rng_state(self.rng)
             outputs = self._run(collector)
         finally:
             torch.set_rng_state(before)
