@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from fxcheck import scan
 from fxcheck.errors import NonFiniteError, StepError, UncoveredModel
 from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
@@ -30,7 +31,6 @@ from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions
 from fxcheck.runtime.validate import validate
-from fxcheck.scan import is_finite
 
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
@@ -217,7 +217,8 @@ class CheckedModule(nn.Module):
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call, leaves)
             classes = program.classes_of(leaves)
-            collector = Collector(program.plan, classes, program.pools, program.can_wait, session.seconds)
+            glances = program.glances[scan.chosen()]
+            collector = Collector(program.plan, classes, program.pools, glances, program.can_wait, session.seconds)
             session.spend("other", started)
             with collecting(collector):
                 output = program.run(call, inputs)
@@ -445,7 +446,7 @@ def _refuse_non_finite(output: Any) -> None:
     for value in (output,) if isinstance(output, Tensor) else tree_leaves(output):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             continue
-        if not is_finite(value):
+        if not scan.is_finite(value):
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",

@@ -34,6 +34,8 @@ class Collector:
     classes: PositionClasses
     pools: Pools
     """From the forwards before."""
+    glances: dict[int, scan.Glance]
+    """By check, how its pre-activation may be seen to be off all kinks; learned in the first forward."""
     can_wait: dict[int, bool]
     """By check, whether what it observes is as it was at the end of a forward; learned in the first one."""
     seconds: dict[str, float]
@@ -50,8 +52,13 @@ class Collector:
     def observe(self, check: int, values: list[Tensor]) -> None:
         """Called by the check node of that index."""
         started = time.perf_counter()
-        plan = self.plan.checks[check]
-        _LOOK[plan.kind](self, plan, values)
+        glance = self.glances.get(check)
+        entries = 0 if glance is None else glance(values[0])
+        if entries:
+            self.observed.looked_at(check, entries)
+        else:
+            plan = self.plan.checks[check]
+            _LOOK[plan.kind](self, plan, values)
         self.spent += time.perf_counter() - started
 
     def choose(self, check: int, result: Tensor) -> Tensor:
@@ -123,9 +130,10 @@ class Collector:
         if not y.requires_grad:
             return
         if y.is_cpu:
+            glance = scan.glance(y, kinks)
+            if glance is not None:
+                self.glances[check.index] = glance
             found = scan.touched(y, kinks)
-            if found is scan.CLEAR:
-                return
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():
                 self._record_touches(check, live, found.indices, found.which)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +24,10 @@ from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
 from fxcheck.runtime.signature import Inputs
 from fxcheck.runtime.ties_found import Pools
+from fxcheck.scan import Glance
 from fxcheck.theory.classify import certified_coins, classify
 
+Glances = dict[int, Glance]
 _MOST_SHAPES = 16
 
 
@@ -59,6 +62,8 @@ class Program:
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     pools: Pools = field(default_factory=dict)
+    glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
+    """By ``scan.chosen``, as ``Collector.glances``."""
     can_wait: dict[int, bool] = field(default_factory=dict)
     """By check, as ``Collector.can_wait``."""
     served: set[tuple[Any, ...]] = field(default_factory=set)

@@ -112,7 +112,7 @@ class Scene:
 
     def _collector(self) -> Collector:
         program = self.forward.program
-        return Collector(program.replayed.plan, program.classes_of(tree_leaves(self.forward.call)), {}, {}, {})
+        return Collector(program.replayed.plan, program.classes_of(tree_leaves(self.forward.call)), {}, {}, {}, {})
 
     def _keep(self, outputs: Sequence[Tensor], watcher: Watcher, most_points: int) -> None:
         points = sum(len(s.points) for s in self.sites)

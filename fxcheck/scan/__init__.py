@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fxcheck.scan import compiled_shares, compiled_ties, compiled_touches, reference, shifts
-from fxcheck.scan.choice import compiles, use
+from fxcheck.scan.choice import chosen, compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
+from fxcheck.scan.compiled_touches import Glance
 from fxcheck.scan.reference import CLEAR, Shared, Ties, Touches
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
 
 __all__ = [
     "CLEAR",
+    "Glance",
     "Shared",
     "Ties",
     "Touches",
@@ -25,8 +27,10 @@ __all__ = [
     "Windows",
     "adaptive",
     "adaptive_tables",
+    "chosen",
     "combined",
     "equal",
+    "glance",
     "is_finite",
     "mixed",
     "of_input",
@@ -48,9 +52,19 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return (compiled_touches if compiles(y) else reference).touched(y, kinks)
 
 
+def glance(y: Tensor, kinks: Sequence[float]) -> Glance | None:
+    """How to tell quickly of tensors like ``y`` that they are finite and off all kinks; see ``compiled_touches.glance``.
+
+    Returns:
+        None where there is no quick way. What it returns holds while the path is not chosen anew by ``use``.
+    """
+    return compiled_touches.glance(tuple(kinks), y.dtype) if compiles(y) else None
+
+
 def is_finite(x: Tensor) -> bool:
     """Whether no entry is NaN or infinite."""
-    return (compiles(x) and compiled_touches.is_clear(x, ())) or reference.is_finite(x.detach())
+    look = glance(x, ())
+    return (look is not None and look(x) > 0) or reference.is_finite(x.detach())
 
 
 def ties(

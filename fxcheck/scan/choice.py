@@ -32,6 +32,11 @@ def use(path: Path) -> None:
     _chosen = _checked(path, "fxcheck.scan.use")
 
 
+def chosen() -> str | None:
+    """What ``use`` was last given in this process."""
+    return _chosen
+
+
 def compiles(x: Tensor) -> bool:
     """Whether the compiled loops are chosen and can read this tensor: a plain dense CPU tensor, its signs in memory."""
     if not is_compiled(_chosen):

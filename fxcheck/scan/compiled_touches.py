@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from math import nan
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from fxcheck.scan.dense import FLOATS, flat, order_of, row_major, widened
 from fxcheck.scan.reference import CLEAR, Touches
 from fxcheck.scan.threads import pieces
 
+Glance = Callable[[Tensor], int]
+"""See ``glance``."""
 _LEAST = 1 << 16  # entries per thread
 _LEAST_LISTED = 1 << 19  # where pieces begin in Python
 
 
 def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     """As ``reference.touched``."""
-    if is_clear(y, tuple(kinks)):
+    look = glance(tuple(kinks), y.dtype)
+    if look is not None and (look(y) or not y.numel()):
         return CLEAR
     order = order_of(y) if y.dtype in FLOATS else None
     if order is None:
@@ -41,41 +44,34 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     return Touches(torch.from_numpy(places), torch.from_numpy(kind), all(finite))
 
 
-def is_clear(y: Tensor, kinks: tuple[float, ...]) -> bool:
-    """Whether one look shows a tensor without gaps to be finite and off all kinks: the common case, as cheap as can be.
-
-    Where it says no, a closer look may find nothing: a number and its negative, 0 and subnormals are one to it.
-    """
-    look = _look_for(kinks, y.dtype)
-    if look is None or not (y.is_contiguous() or order_of(y) is not None):
-        return False
-    number = y.numel()
-    if number < 2 * _LEAST:
-        return bool(look.alone(y.data_ptr(), number, look.address, look.number))
-    return not look.together(number, _LEAST, y.data_ptr(), look.address, look.number, 0)[-1]
-
-
-class _Look(NamedTuple):
-    """How a tensor of one dtype is looked at for some kinks."""
-
-    alone: Callable[..., int]
-    """By one thread, see ``touch_loops.clear``."""
-    together: Callable[..., Any]
-    """By several, see ``touch_loops.pieces_clear``."""
-    kinks: Any
-    """Rounded, by magnitude."""
-    address: int
-    """Of those."""
-    number: int
-
-
 @lru_cache(maxsize=256)
-def _look_for(kinks: tuple[float, ...], dtype: torch.dtype) -> _Look | None:
+def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
+    """How to look at tensors of one dtype for some kinks: the common case, as cheap as can be.
+
+    Returns:
+        A function of a tensor: how many entries it has, where one look shows a plain tensor without gaps, of this dtype, to be
+        finite and off all kinks, else 0. Then a closer look may find nothing: a number and its negative, 0 and subnormals are
+        one to it. None for dtypes that are not looked at so.
+    """
     width = _WIDTHS.get(dtype)
     if width is None:
         return None
     held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(f"f{width}"))
-    return _Look(_loops().clear[width].compile(), _loops().pieces_clear[width], held, held.ctypes.data, len(held))
+    alone, together = _loops().clear[width].compile(), _loops().pieces_clear[width]
+    address, count = held.ctypes.data, len(held)
+
+    def entries_if_clear(y: Tensor) -> int:
+        if type(y) is not Tensor or y.dtype is not dtype or not y.is_cpu or y.layout is not torch.strided or y.is_neg():
+            return 0
+        if not y.is_contiguous() and order_of(y) is None:
+            return 0
+        number = y.numel()
+        if number < 2 * _LEAST:
+            return number if alone(y.data_ptr(), number, address, count) else 0
+        return 0 if together(number, _LEAST, y.data_ptr(), address, count, 0)[-1] else number
+
+    entries_if_clear.kinks = held  # type: ignore[attr-defined]  # whose memory is read
+    return entries_if_clear
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fxcheck import scan
+from fxcheck.scan import choice
 from tests.scan.oracles import DTYPES, laid_out, small_integers
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,3 +114,24 @@ def test_subnormals_touch_0_where_the_processor_flushes_them(path: ModuleType, f
         assert path.touched(y, (0.0,)).indices.tolist() == ([1, 2] if flush else [2])
     finally:
         torch.set_flush_denormal(False)
+
+
+class _Marked(torch.Tensor):
+    """A subclass of tensors, whose memory nobody reads unasked."""
+
+
+def test_a_glance_tells_only_of_what_it_was_made_for() -> None:
+    pytest.importorskip("numba")
+    clear = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    look = scan.glance(clear, (0.0, 6.0))
+    assert look is not None and look(clear) == look(clear.T) == 4
+    hit = [clear - 2, 2 * clear, clear / 0, torch.full((2, 2), torch.nan)]
+    unknown = [clear.double(), clear.bfloat16(), torch.nn.Parameter(clear), clear.as_subclass(_Marked), clear[:, ::2],
+               clear.expand(3, 2, 2), torch.complex(clear, clear).conj().imag, clear.to_sparse()]  # fmt: skip
+    assert [look(y) for y in (*hit, *unknown)] == [0] * 12
+    assert scan.glance(clear.bfloat16(), (0.0,)) is None
+
+
+def test_no_glance_where_plain_torch_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_chosen", "torch")
+    assert scan.glance(torch.ones(2), (0.0,)) is None
