@@ -77,10 +77,20 @@ def decide_jointly(
 
     Source: theory 5, joint condition, zero rows, witnessed decomposition.
     """
-    started = time.perf_counter()
-    coordinates = Coordinates(forwards[0].program.trainable)
-    budget = Budget(until)
+    coordinates, budget = Coordinates(forwards[0].program.trainable), Budget(until)
     scenes = [Scene(f, coordinates, budget) for f in forwards]
+    joint = _decide(forwards, scenes, coordinates, spent)
+    if joint.certified or not any(s.holds_touches for s in scenes):
+        return joint
+    scenes = [Scene(f, coordinates, budget, is_thorough=True) for f in forwards]
+    thorough = _decide(forwards, scenes, coordinates, spent)
+    return thorough if thorough.certified else joint
+
+
+def _decide(
+    forwards: Sequence[Forward], scenes: Sequence[Scene], coordinates: Coordinates, spent: dict[str, float]
+) -> Joint:
+    started = time.perf_counter()
     joint = Joint()
     stage = "replay"
     try:

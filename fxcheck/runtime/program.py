@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -39,6 +39,19 @@ class Replayed:
     module: fx.GraphModule
     chosen: frozenset[int]
     """Checks whose layer can be given another side or pick than AD's."""
+
+    @cached_property
+    def rests(self) -> frozenset[tuple[int, float]]:
+        """(group, kink) where maxima at that value are not looked at, since AD's slope of every tied entry is 0 there.
+
+        That holds as long as touched entries keep AD's side.
+        """
+        return frozenset((c.group, value) for c in self.plan.checks for value in c.skip)
+
+    @cached_property
+    def thorough(self) -> Replayed:
+        """The same, looking at all maxima."""
+        return replace(self, plan=replace(self.plan, checks=tuple(replace(c, skip=()) for c in self.plan.checks)))
 
 
 @dataclass(eq=False)

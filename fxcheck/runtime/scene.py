@@ -19,6 +19,7 @@ from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Coordinates, Vector, roundoff_of
 from fxcheck.runtime.observed import Observed
 from fxcheck.runtime.operands import Entries, Operand, groups_of, pulled_back
+from fxcheck.runtime.program import Replayed
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.sites import NEITHER, Member, Site, reading, sites_of
@@ -66,6 +67,8 @@ class Scene:
     forward: Forward
     coordinates: Coordinates
     budget: Budget
+    is_thorough: bool = False
+    """Maxima are looked at even where AD's slope of every tied entry is 0, so that no touched entry has to keep AD's side."""
     sites: tuple[Site, ...] = ()
     problems: list[str] = field(default_factory=list)
     dropped: int = 0
@@ -79,6 +82,17 @@ class Scene:
     @property
     def graph(self) -> Graph:
         return self.forward.program.study.graph
+
+    @property
+    def replayed(self) -> Replayed:
+        replayed = self.forward.program.replayed
+        return replayed.thorough if self.is_thorough else replayed
+
+    @property
+    def holds_touches(self) -> bool:
+        """Some touched entry keeps AD's side only because maxima behind it were not looked at."""
+        touched = {(s.check.group, s.check.sides[w].kink) for s in self.sites if not s.is_max for w in range(len(s.check.sides))}
+        return not touched.isdisjoint(self.replayed.rests)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -101,7 +115,7 @@ class Scene:
             observed = watcher.collector.finish()
             self.problems += observed.problems
             self._without_zeros(observed, watcher)
-            self.sites = sites_of(observed, self.forward.program.replayed, self.graph)
+            self.sites = sites_of(observed, self.replayed, self.graph)
             if not self._may_have_zeros():
                 self._keep(outputs, watcher, most_points)
                 return
@@ -111,8 +125,7 @@ class Scene:
             self._keep(outputs, watcher, most_points)
 
     def _collector(self) -> Collector:
-        program = self.forward.program
-        return Collector(program.replayed.plan, program.classes_of(tree_leaves(self.forward.call)), {}, {}, {}, {})
+        return Collector(self.replayed.plan, self.forward.program.classes_of(tree_leaves(self.forward.call)), {}, {}, {}, {})
 
     def _keep(self, outputs: Sequence[Tensor], watcher: Watcher, most_points: int) -> None:
         points = sum(len(s.points) for s in self.sites)

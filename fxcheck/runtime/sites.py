@@ -94,14 +94,13 @@ def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site
         graph: the graph that its plan speaks of.
     """
     points: dict[int, list[Point]] = {}
-    flat = _kinks_that_ties_rest_on(replayed)
 
     def add(check: Check, found: list[Point]) -> None:
         fixed = check.index not in replayed.chosen
         points.setdefault(check.index, []).extend([replace(p, is_fixed=True) for p in found] if fixed else found)
 
     for touches in observed.touches:
-        add(touches.at.check, _touched(touches, flat))
+        add(touches.at.check, _touched(touches, replayed.rests))
     for ties in observed.ties:
         add(ties.at.check, _tied(ties))
     for splits in observed.splits:
@@ -113,21 +112,13 @@ def sites_of(observed: Observed, replayed: Replayed, graph: Graph) -> tuple[Site
     return tuple(Site(checks[i], tuple(points[i]), upstream[i], twins.get(i, {})) for i in order)
 
 
-def _kinks_that_ties_rest_on(replayed: Replayed) -> set[tuple[int, float]]:
-    """(group, kink) where maxima at that value were not looked at, since AD's slope of every tied entry is 0 there.
-
-    That holds as long as touched entries keep AD's side.
-    """
-    return {(c.group, value) for c in replayed.plan.checks for value in c.skip}
-
-
-def _touched(touches: Touches, flat: Collection[tuple[int, float]]) -> list[Point]:
+def _touched(touches: Touches, rests: Collection[tuple[int, float]]) -> list[Point]:
     found, group = [], touches.at.check.group
     for entry, which in zip(touches.entries.tolist(), touches.which.tolist(), strict=True):
         side = touches.at.check.sides[which]
         ad = {-1: LEFT, 1: RIGHT, 0: NEITHER}[side.direction]
         slopes = (side.left, side.right, side.ad)
-        fixed = (group, side.kink) in flat or any(map(math.isnan, slopes))
+        fixed = (group, side.kink) in rests or any(map(math.isnan, slopes))
         found.append(Point(entry, ((0, entry),), ad, slopes, fixed))
     return found
 

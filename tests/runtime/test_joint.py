@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import fxcheck
 from fxcheck.lp.balance import balance
+from fxcheck.lp.recheck import recheck
 from fxcheck.lp.verify import mixes_to_zero
 from fxcheck.records.system import Decision, LinearSystem, Outcome
 from fxcheck.runtime import many_rows
@@ -320,15 +322,29 @@ def test_shares_of_equal_entries_are_added_up() -> None:
     assert step.verdict == "certified" and len(mixture.weights) >= 2
 
 
-def test_a_touch_under_a_tie_at_the_flat_value_is_held_to_ads_side() -> None:
-    """|w| as a pool over two ReLUs: right, and left undecided; with maximum it is shown (docs/theory.md 5.10)."""
+@pytest.mark.parametrize(
+    "largest",
+    [lambda y: F.max_pool1d(y[None], 2), lambda y: y.amax(0), lambda y: y.max(0).values, lambda y: y.max()],
+    ids=["max_pool1d", "amax", "max along a dimension", "max of all"],
+)
+def test_ties_at_the_flat_value_are_looked_at_where_touches_under_them_may_take_another_side(
+    largest: Callable[[Tensor], Tensor]
+) -> None:
+    """|w| as a max over two ReLUs (docs/theory.md 5.10)."""
     def pooled(s: Scalars, x: Tensor) -> Tensor:
-        return F.max_pool1d(F.relu(torch.cat([s.w * x, -s.w * x]))[None], 2)
+        return largest(F.relu(torch.cat([s.w * x, -s.w * x])))
 
     step = step_of(fxcheck.instrument(Scalars(pooled, w=0.0), (ONE,)), ONE)
-    assert step.verdict == "uncertified" and step.reason == "infeasible"
-    step = step_of(fxcheck.instrument(Scalars(lambda s, x: torch.maximum(s.w * x, -s.w * x), w=0.0), (ONE,)), ONE)
-    assert (step.verdict, step.subdifferential) == ("certified", "clarke")
+    assert (step.verdict, step.subdifferential) == ("certified", "clarke") and recheck(step.certificate).confirmed
+
+
+def test_ties_at_the_flat_value_do_not_certify_a_wrong_gradient() -> None:
+    """max(relu(w), relu(w / 2)) - relu(-w) is w, and AD says 0."""
+    def wrong(s: Scalars, x: Tensor) -> Tensor:
+        return F.max_pool1d(F.relu(torch.cat([s.w * x, s.w * x / 2])[None]), 2) - F.relu(-s.w * x)
+
+    step = step_of(fxcheck.instrument(Scalars(wrong, w=0.0), (ONE,)), ONE)
+    assert step.verdict == "uncertified"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
