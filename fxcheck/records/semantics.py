@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from fxcheck.records.graph import Ref
@@ -71,6 +71,16 @@ class MaxPick(StrEnum):
     SPLIT = "split"
 
 
+class Order(IntEnum):
+    """In which orders the entries of a tensor may lie in memory; each holds those before it."""
+
+    ROWS = 0
+    """Row by row."""
+    CHANNELS_LAST = 1
+    """Or with channels last, and strides of sizes 1 as torch itself computes them."""
+    ANY = 2
+
+
 @dataclass(frozen=True)
 class OpSemantics:
     """Local facts about one call of one operator."""
@@ -102,6 +112,10 @@ class OpSemantics:
     """KINKED: nowhere decreasing, so that it commutes with a max."""
     discrete_outputs: tuple[int, ...] = ()
     """Indices of outputs that are integer-valued functions of the operands (argmax, indices)."""
+    cut_outputs: tuple[int, ...] = ()
+    """Indices of outputs that follow the operands, but that autograd takes for constants."""
+    orders: tuple[Order, Order] = (Order.ANY, Order.ANY)
+    """The widest orders in memory of the operand ``input`` and of the gradient with which backward is the derivative."""
     singular_code: str = ""
     """SINGULAR, DISCONTINUOUS, BREAKING, ORDER_STATISTIC: the diagnostic code to report."""
     normalisation: str | None = None
