@@ -79,13 +79,14 @@ def annotate(graph: Graph) -> Annotated:
     bit = {node: 1 << i for i, node in enumerate(graph.trainable)}
     shapes = {n.id: n.shape for n in graph.nodes}
     dtypes = {n.id: n.dtype for n in graph.nodes}
+    symbols = {n.id: n.symbols for n in graph.nodes}
     semantics: list[OpSemantics] = []
     depends: list[int] = []
     constants: dict[int, float | None] = {}
     lower: dict[int, float] = {}
     infinite: set[int] = set()
     for node, sources in zip(graph.nodes, graph.inputs_of, strict=True):
-        call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype)
+        call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype, symbols)
         facts = _semantics_of(node, call, semantics)
         mask = bit.get(node.id, 0)
         if facts.kind is not Kind.CONSTANT:

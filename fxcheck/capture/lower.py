@@ -23,7 +23,8 @@ _MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "at
 _SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
                     torch.ops.aten.sym_storage_offset.default})  # fmt: skip
 _STRIDED = frozenset({"aten.as_strided.default", "aten.as_strided_copy.default"})
-_UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}
+_UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats",
+                       "aten.native_batch_norm.default": "training", "aten.cudnn_batch_norm.default": "training"}  # fmt: skip
 """Operators that write into their running statistics, by the argument that says so; their schemas do not."""
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 

@@ -21,35 +21,34 @@ def _normalised(call: Call, name: str, axis: int, uses_batch: bool = True) -> Op
     return replace(affine(call, axis, kind=Kind.SMOOTH), normalisation=name)
 
 
-def _orders(shape: tuple[int, ...] | None) -> tuple[Order, Order]:
+def _orders(call: Call) -> tuple[Order, Order]:
     """What the kernel for maps copes with: sizes of 1 leave open in which order the entries lie.
 
     Up to torch 2.14 at least, it then takes an operand that lies row by row and a gradient with channels last for two
     tensors of one order, or the other way round, unless the strides of the sizes 1 tell.
     """
-    if shape is not None and (len(shape) < 4 or shape[1] == 1 or 1 not in (shape[0], *shape[2:]) or _is_point(shape)):
-        return _ANY_ORDERS
-    return Order.CHANNELS_LAST, Order.CHANNELS_LAST
+    return (Order.CHANNELS_LAST, Order.CHANNELS_LAST) if any(_ones_of_map(call)) else _ANY_ORDERS
 
 
-def _is_point(shape: tuple[int, ...]) -> bool:
-    return all(size == 1 for size in shape[2:])
+def _ones_of_map(call: Call) -> tuple[bool, ...]:
+    """Whether the batch and each side of a map may be 1; False where there is one order at all events."""
+    shape, ones = call.shape_of("input"), call.may_be_one("input")
+    if shape is None or len(shape) < 4 or shape[1] == 1 or all(size == 1 for size in shape[2:]):
+        return (False,)
+    return (ones[0], *ones[2:])
 
 
 @semantics_for(*aten("batch_norm"))
 def batch_norm(call: Call) -> OpSemantics:
     found = _normalised(call, "batch_norm", 1, bool(call.arg("training", True)))
-    return replace(found, orders=_orders(call.shape_of("input")))
+    return replace(found, orders=_orders(call))
 
 
 @semantics_for(*aten("instance_norm"))
 def instance_norm(call: Call) -> OpSemantics:
     """It normalises a copy, row by row, seen as one sample; the gradient is seen so without a copy if it is of one."""
     found = _normalised(call, "instance_norm", 1, bool(call.arg("use_input_stats", True)))
-    shape = call.shape_of("input")
-    if shape is not None and (len(shape) < 4 or shape[0] != 1 or shape[1] == 1 or _is_point(shape)):
-        return found
-    return replace(found, orders=(Order.ANY, Order.ROWS))
+    return replace(found, orders=(Order.ANY, Order.ROWS)) if _ones_of_map(call)[0] else found
 
 
 @semantics_for(*aten("group_norm"))
@@ -70,7 +69,7 @@ def layer_norm(call: Call) -> OpSemantics:
 def _native(name: str, outputs: int) -> Callable[[Call], OpSemantics]:
     def rule(call: Call) -> OpSemantics:
         """Several outputs, of which only the first carries the bias: no transfer."""
-        orders = _orders(call.shape_of("input")) if name == "batch_norm" else _ANY_ORDERS
+        orders = _orders(call) if name == "batch_norm" else _ANY_ORDERS
         return replace(SMOOTH, normalisation=name, cut_outputs=tuple(range(1, outputs)), orders=orders)
 
     return rule

@@ -31,8 +31,7 @@ constant_semantics(
         "split_copy.Tensor split_with_sizes split_with_sizes_copy unsafe_split.Tensor unsafe_split_with_sizes chunk "
         "unsafe_chunk tensor_split.sections tensor_split.indices hsplit.int hsplit.array vsplit.int vsplit.array "
         "dsplit.int dsplit.array unbind.int unbind_copy.int select.int select_copy.int slice.Tensor slice_copy.Tensor "
-        "narrow narrow_copy diagonal diagonal_copy linalg_diagonal select_scatter slice_scatter diagonal_scatter "
-        "slice_inverse"
+        "narrow narrow_copy diagonal diagonal_copy linalg_diagonal select_scatter slice_scatter diagonal_scatter"
     ),
     KEEP,
 )

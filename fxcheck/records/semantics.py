@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -144,6 +144,8 @@ class Call:
 
     dtype: str | None = None
     """Output dtype (of the first output where there are several)."""
+    symbols: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """By node id, for each size the symbol or expression that the capture left open, ``""`` for a number."""
 
     def arg(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
@@ -154,6 +156,14 @@ class Call:
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         value = self.arguments.get(name)
         return self.shapes.get(value.id) if isinstance(value, Ref) else None
+
+    def may_be_one(self, name: str) -> tuple[bool, ...]:
+        """For each size of a tensor whether it is 1, or can be: an open size is at least 2, but an expression in it may be 1."""
+        value = self.arguments.get(name)
+        shape = self.shape_of(name) or ()
+        symbols = self.symbols.get(value.id, ()) if isinstance(value, Ref) else ()
+        unsure = [bool(s) and not s.isidentifier() for s in symbols] or [False] * len(shape)
+        return tuple(size == 1 or open_ for size, open_ in zip(shape, unsure, strict=True))
 
     def is_constant(self, name: str) -> bool:
         """True for a number, None, or a tensor that depends on no trainable parameter."""

@@ -127,3 +127,12 @@ def test_torch_is_wrong_where_the_verdict_is_withheld() -> None:
     assert not is_right(MAPS["conv"], "instance", (1, 3, 2, 4), True)
     for name, norm in (("tokens", "batch"), ("of tokens", "batch"), ("conv", "instance")):
         assert verdict(MAPS[name], norm, (1, 3, 2, 4), norm == "instance") == "uncovered"
+
+
+def test_a_batch_that_a_smaller_one_makes_a_batch_of_one_counts_as_one() -> None:
+    def rest(s: Net, x: Tensor) -> Tensor:
+        return _tokens(s.norm(s.a(x)[1:]))
+
+    assert not is_right(rest, "batch", (2, 3, 2, 4), False)
+    assert is_right(rest, "batch", (3, 3, 2, 4), False)
+    assert verdict(rest, "batch", (3, 3, 2, 4), False) == "uncovered"
