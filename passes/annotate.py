@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from fxcheck.passes.follow_orders import mixed_orders
 
 from fxcheck.ops import registry
 from fxcheck.records.graph import Graph, Node, Ref
@@ -21,6 +22,18 @@ _INDEX_OUTPUT = OpSemantics(Kind.DISCONTINUOUS, singular_code="FX404", note="an 
 _UPDATED = OpSemantics(
     Kind.BREAKING, Transfer.KEEP, singular_code="FX501",
     note="running statistics hold activations of this forward, without their gradient",
+)  # fmt: skip
+_CUT_OUTPUT = OpSemantics(
+    Kind.BREAKING, Transfer.LOST, singular_code="FX501", note="autograd takes this output of the operator for a constant"
+)
+_OUTSIDE = OpSemantics(
+    Kind.BREAKING, singular_code="FX501",
+    note="as_strided may read memory outside of the view that it is given, and no gradient reaches it; stride the whole tensor",
+)  # fmt: skip
+_MIXED = OpSemantics(
+    Kind.BREAKING, singular_code="FX507",
+    note="its backward mixes up row by row and channels last where a batch or a side of a map is 1, and this gradient may "
+    "lie either way; take a batch of two or more",
 )  # fmt: skip
 _UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value",
                       "scalar_tensor": "s"}  # fmt: skip
@@ -66,13 +79,14 @@ def annotate(graph: Graph) -> Annotated:
     bit = {node: 1 << i for i, node in enumerate(graph.trainable)}
     shapes = {n.id: n.shape for n in graph.nodes}
     dtypes = {n.id: n.dtype for n in graph.nodes}
+    symbols = {n.id: n.symbols for n in graph.nodes}
     semantics: list[OpSemantics] = []
     depends: list[int] = []
     constants: dict[int, float | None] = {}
     lower: dict[int, float] = {}
     infinite: set[int] = set()
     for node, sources in zip(graph.nodes, graph.inputs_of, strict=True):
-        call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype)
+        call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype, symbols)
         facts = _semantics_of(node, call, semantics)
         mask = bit.get(node.id, 0)
         if facts.kind is not Kind.CONSTANT:
@@ -91,6 +105,8 @@ def annotate(graph: Graph) -> Annotated:
             bound = 0.0  # an epsilon that the dtype rounds away
         if bound > -math.inf:
             lower[node.id] = bound
+    for node_id in mixed_orders(graph, semantics):
+        semantics[node_id] = replace(_MIXED, normalisation=semantics[node_id].normalisation)
     return Annotated(graph, tuple(graph.trainable.values()), tuple(semantics), tuple(depends), constants, lower,
                      _relevant(graph, semantics))  # fmt: skip
 
@@ -100,13 +116,15 @@ def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemant
         return _LEAF
     if node.op == "fxcheck.running_statistics":
         return _UPDATED
+    if node.op == "fxcheck.strided_outside":
+        return _OUTSIDE
     if node.op == "fxcheck.view_write":
         return _KEEP
     if node.op == "fxcheck.getitem":
         parent = before[node.arguments["self"].id]
         if node.arguments["index"] in parent.discrete_outputs:
             return _INDEX_OUTPUT
-        return _KEEP
+        return _CUT_OUTPUT if node.arguments["index"] in parent.cut_outputs else _KEEP
     return registry.lookup(call)
 
 

@@ -22,7 +22,9 @@ _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unf
 _MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "positive")
 _SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
                     torch.ops.aten.sym_storage_offset.default})  # fmt: skip
-_UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}
+_STRIDED = frozenset({"aten.as_strided.default", "aten.as_strided_copy.default"})
+_UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats",
+                       "aten.native_batch_norm.default": "training", "aten.cudnn_batch_norm.default": "training"}  # fmt: skip
 """Operators that write into their running statistics, by the argument that says so; their schemas do not."""
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
@@ -73,7 +75,7 @@ def lower_with_sources(
     shape = lowering.batch_shape
     graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
-        frozenset(lowering.mutated_leaves - {-1}), dict(lowering.trainable),
+        frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), dict(lowering.trainable),
     )  # fmt: skip
     return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 
@@ -113,6 +115,7 @@ class _Lowering:
         self.wrt = wrt
         self.nodes: list[Node] = []
         self.trainable: dict[int, str] = {}
+        self.scattered: set[int] = set()
         self.batch_shape: tuple[int, ...] = ()
         self.leaf_of: dict[Any, _Slot] = {}
         self.parameter_memory: list[tuple[range, int, _Slot]] = []
@@ -211,6 +214,8 @@ class _Lowering:
         return self._leaf_slot(self.emit("fxcheck.input", {"name": node.name}, value, name=node.name), value)
 
     def _leaf_slot(self, id_: int, value: torch.Tensor) -> _Slot:
+        if self.nodes[id_].op != "fxcheck.input" and not _is_row_by_row(value):
+            self.scattered.add(id_)
         return _Slot(id_, storage=self._memory(value), leaf=id_)
 
     def _plain(self, name: str) -> str:
@@ -387,6 +392,8 @@ class _Lowering:
         slots: dict[str, _Slot] = {}
         arguments = self._arguments(node, env, slots)
         op = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+        if op in _STRIDED and not _shows_its_memory(node.all_input_nodes[0]):
+            op = "fxcheck.strided_outside"
         value = node.meta.get("val")
         extra = {"name": node.name, "origin": self.origins.of(node), "grad_enabled": grad}
         written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
@@ -550,6 +557,17 @@ def _flatten(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [v for item in value for v in _flatten(item)]
     return [value]
+
+
+def _is_row_by_row(value: torch.Tensor) -> bool:
+    """Told by the strides of sizes 1 too: torch's kernels read them."""
+    return value.stride() == torch.empty(value.shape, device="meta").stride()
+
+
+def _shows_its_memory(node: fx.Node) -> bool:
+    """Every entry of the memory that a tensor lies in is one of its entries."""
+    value = node.meta["val"]
+    return _size(value.numel()) * value.element_size() == _size(value.untyped_storage().nbytes())
 
 
 def _same_tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from fxcheck.ops.common import SMOOTH, aten, ints_of, singular
 from fxcheck.ops.linear import affine
 from fxcheck.ops.registry import constant_semantics, semantics_for
-from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
+from fxcheck.records.semantics import Call, Kind, OpSemantics, Order, Transfer
+
+_ANY_ORDERS = (Order.ANY, Order.ANY)
 
 
 def _normalised(call: Call, name: str, axis: int, uses_batch: bool = True) -> OpSemantics:
@@ -19,14 +21,34 @@ def _normalised(call: Call, name: str, axis: int, uses_batch: bool = True) -> Op
     return replace(affine(call, axis, kind=Kind.SMOOTH), normalisation=name)
 
 
+def _orders(call: Call) -> tuple[Order, Order]:
+    """What the kernel for maps copes with: sizes of 1 leave open in which order the entries lie.
+
+    Up to torch 2.14 at least, it then takes an operand that lies row by row and a gradient with channels last for two
+    tensors of one order, or the other way round, unless the strides of the sizes 1 tell.
+    """
+    return (Order.CHANNELS_LAST, Order.CHANNELS_LAST) if any(_ones_of_map(call)) else _ANY_ORDERS
+
+
+def _ones_of_map(call: Call) -> tuple[bool, ...]:
+    """Whether the batch and each side of a map may be 1; False where there is one order at all events."""
+    shape, ones = call.shape_of("input"), call.may_be_one("input")
+    if shape is None or len(shape) < 4 or shape[1] == 1 or all(size == 1 for size in shape[2:]):
+        return (False,)
+    return (ones[0], *ones[2:])
+
+
 @semantics_for(*aten("batch_norm"))
 def batch_norm(call: Call) -> OpSemantics:
-    return _normalised(call, "batch_norm", 1, bool(call.arg("training", True)))
+    found = _normalised(call, "batch_norm", 1, bool(call.arg("training", True)))
+    return replace(found, orders=_orders(call))
 
 
 @semantics_for(*aten("instance_norm"))
 def instance_norm(call: Call) -> OpSemantics:
-    return _normalised(call, "instance_norm", 1, bool(call.arg("use_input_stats", True)))
+    """It normalises a copy, row by row, seen as one sample; the gradient is seen so without a copy if it is of one."""
+    found = _normalised(call, "instance_norm", 1, bool(call.arg("use_input_stats", True)))
+    return replace(found, orders=(Order.ANY, Order.ROWS)) if _ones_of_map(call)[0] else found
 
 
 @semantics_for(*aten("group_norm"))
@@ -44,24 +66,29 @@ def layer_norm(call: Call) -> OpSemantics:
     return replace(found, transfer=Transfer.LOST, bias=None)
 
 
-def _native(name: str) -> Callable[[Call], OpSemantics]:
+def _native(name: str, outputs: int) -> Callable[[Call], OpSemantics]:
     def rule(call: Call) -> OpSemantics:
         """Several outputs, of which only the first carries the bias: no transfer."""
-        return replace(SMOOTH, normalisation=name)
+        orders = _orders(call) if name == "batch_norm" else _ANY_ORDERS
+        return replace(SMOOTH, normalisation=name, cut_outputs=tuple(range(1, outputs)), orders=orders)
 
     return rule
 
 
-for _name, _overloads in {
-    "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit.no_stats "
-    "_native_batch_norm_legit_no_training _native_batch_norm_legit_functional cudnn_batch_norm "
-    "_batch_norm_with_update",
-    "layer_norm": "native_layer_norm",
-    "group_norm": "native_group_norm",
-    "rms_norm": "_fused_rms_norm",
-}.items():
-    semantics_for(*aten(_overloads))(_native(_name))
+for _name, _outputs, _overloads in (
+    ("batch_norm", 3, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit.no_stats "
+                      "_native_batch_norm_legit_no_training"),
+    ("batch_norm", 4, "cudnn_batch_norm _batch_norm_with_update"),
+    ("batch_norm", 5, "_native_batch_norm_legit_functional"),
+    ("layer_norm", 3, "native_layer_norm"),
+    ("group_norm", 1, "native_group_norm"),  # its mean and its inverse deviation are differentiated
+    ("rms_norm", 1, "_fused_rms_norm"),
+):  # fmt: skip
+    semantics_for(*aten(_overloads))(_native(_name, _outputs))
 
 _DIRECTION = "a row of v may have norm 0, where it has no direction"
-constant_semantics(aten("_weight_norm _weight_norm_interface"), singular("v", _DIRECTION, code="FX205"))
+constant_semantics(aten("_weight_norm"), singular("v", _DIRECTION, code="FX205"))
+constant_semantics(
+    aten("_weight_norm_interface"), replace(singular("v", _DIRECTION, code="FX205"), cut_outputs=(1,))
+)
 constant_semantics(aten("norm_except_dim"), singular("v", "not differentiable at 0", code="FX205", nonnegative=True))

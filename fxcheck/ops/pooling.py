@@ -34,12 +34,25 @@ def _window_max(trivial: bool, operand: str = "self", discrete: tuple[int, ...] 
 
 @semantics_for(*aten("max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d mkldnn_max_pool3d"))
 def max_pool(call: Call) -> OpSemantics:
-    return _window_max(_single_cell(call))
+    return _EMPTY_WINDOW if _has_empty_window(call) else _window_max(_single_cell(call))
 
 
 @semantics_for(*aten("max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices"))
 def max_pool_with_indices(call: Call) -> OpSemantics:
-    return _window_max(_single_cell(call), discrete=(1,))
+    return _EMPTY_WINDOW if _has_empty_window(call) else _window_max(_single_cell(call), discrete=(1,))
+
+
+_EMPTY_WINDOW = breaking("FX507", "a window may hold padding only, and backward writes outside of the operand")
+
+
+def _has_empty_window(call: Call) -> bool:
+    """Padding is at most half a kernel, so cells step over the whole side only where their dilation exceeds it."""
+    sides = int(call.op.split("_with")[0].removesuffix(".default")[-2])
+    padding, dilation = (ints_of(call.arg(n) or d, sides) for n, d in (("padding", 0), ("dilation", 1)))
+    shape = call.shape_of("self")
+    if padding is None or dilation is None or shape is None:
+        return False
+    return any(p > 0 and d > side for p, d, side in zip(padding, dilation, shape[-sides:], strict=True))
 
 
 def _single_cell(call: Call) -> bool:

@@ -50,12 +50,16 @@ def deform_conv2d(call: Call) -> OpSemantics:
     return singular("offset", "interpolation is kinked where a trainable position crosses a pixel centre", code="FX403")
 
 
-@semantics_for("torchvision.roi_align.default", "torchvision.ps_roi_align.default", "torchvision.ps_roi_pool.default")
+@semantics_for("torchvision.roi_align.default", "torchvision.ps_roi_align.default")
 def roi_align(call: Call) -> OpSemantics:
     if not call.is_constant("rois"):
         return breaking("FX503", "no gradient reaches the boxes, although the result depends on them")
     return LINEAR if "roi_align.default" in call.op else replace(LINEAR, discrete_outputs=(1,))
 
 
+constant_semantics(
+    ["torchvision.ps_roi_pool.default"],
+    breaking("FX507", "forward and backward clip boxes differently at the border of the map; use ps_roi_align"),
+)
 constant_semantics(["torchvision.roi_pool.default"], unknown("a maximum over windows that may be empty"))
 constant_semantics(["torchvision.nms.default"], discontinuous("it chooses boxes by their scores", code="FX404"))

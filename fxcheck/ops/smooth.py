@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fxcheck.ops.common import SMOOTH, aten, discontinuous, singular, unknown
 from fxcheck.ops.registry import constant_semantics, semantics_for
@@ -25,7 +26,7 @@ constant_semantics(
     aten("exp exp2 special_exp2 sigmoid special_expit cosh erfc special_erfc special_erfcx special_ndtr rsqrt"), _POSITIVE
 )
 constant_semantics(aten("square special_i0"), _NONNEGATIVE)
-constant_semantics(aten("log_sigmoid_forward"), SMOOTH)
+constant_semantics(aten("log_sigmoid_forward"), replace(SMOOTH, cut_outputs=(1,)))
 constant_semantics(
     aten("acos arccos asin arcsin atanh arctanh acosh arccosh"),
     singular("self", "its slope is infinite at the end of its domain", elementwise=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fxcheck.ops.common import KEEP, PAD, aten, discontinuous, is_integral, refs_of, unknown
+from fxcheck.ops.common import KEEP, PAD, aten, breaking, discontinuous, is_integral, refs_of, unknown
 from fxcheck.ops.registry import constant_semantics, semantics_for
 from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
 
@@ -31,8 +31,7 @@ constant_semantics(
         "split_copy.Tensor split_with_sizes split_with_sizes_copy unsafe_split.Tensor unsafe_split_with_sizes chunk "
         "unsafe_chunk tensor_split.sections tensor_split.indices hsplit.int hsplit.array vsplit.int vsplit.array "
         "dsplit.int dsplit.array unbind.int unbind_copy.int select.int select_copy.int slice.Tensor slice_copy.Tensor "
-        "narrow narrow_copy diagonal diagonal_copy linalg_diagonal select_scatter slice_scatter diagonal_scatter "
-        "as_strided_scatter slice_inverse"
+        "narrow narrow_copy diagonal diagonal_copy linalg_diagonal select_scatter slice_scatter diagonal_scatter"
     ),
     KEEP,
 )
@@ -51,6 +50,12 @@ constant_semantics(
     aten("alias alias_copy contiguous lift lift_fresh lift_fresh_copy pin_memory"),
     _ENTRY_BY_ENTRY,
 )
+
+
+@semantics_for(*aten("as_strided_scatter"))
+def as_strided_scatter(call: Call) -> OpSemantics:
+    """Up to torch 2.14 at least; of a constant ``self`` no gradient is asked, but positions may still repeat."""
+    return breaking("FX507", "entries of its operand that are overwritten get gradient too; use slice_scatter")
 
 
 @semantics_for(

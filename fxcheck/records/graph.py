@@ -48,6 +48,7 @@ class Node:
     - ``fxcheck.view_write``: ``arguments["self"]`` with the entries seen by a view replaced by
       ``arguments["source"]``: what is left of an in-place operation on a view.
     - ``fxcheck.running_statistics``: what normalisation over the batch writes into its statistics.
+    - ``fxcheck.strided_outside``: ``aten.as_strided`` of a view, which may read memory that the view does not show.
     - ``fxcheck.written``, ``fxcheck.unknown_view``, ``fxcheck.size``, ``fxcheck.arithmetic``, ``higher_order.*`` and
       ``python.*``: values that only their dependence is known of; they have no semantics and stay UNKNOWN.
     """
@@ -110,6 +111,8 @@ class Graph:
     """True when no loss was captured, so a verdict assumes an analytic one."""
     written: frozenset[int] = frozenset()
     """Leaf nodes whose tensors the forward writes into: the next forward starts from other values."""
+    scattered: frozenset[int] = frozenset()
+    """Parameters, buffers and constants that do not lie in memory row by row."""
     trainable: Mapping[int, str] = field(default_factory=dict)
     """Leaf nodes that are trainable parameters, by qualified name; tied names share a node."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from fxcheck.records.graph import Ref
@@ -71,6 +71,16 @@ class MaxPick(StrEnum):
     SPLIT = "split"
 
 
+class Order(IntEnum):
+    """In which orders the entries of a tensor may lie in memory; each holds those before it."""
+
+    ROWS = 0
+    """Row by row."""
+    CHANNELS_LAST = 1
+    """Or with channels last, and strides of sizes 1 as torch itself computes them."""
+    ANY = 2
+
+
 @dataclass(frozen=True)
 class OpSemantics:
     """Local facts about one call of one operator."""
@@ -102,6 +112,10 @@ class OpSemantics:
     """KINKED: nowhere decreasing, so that it commutes with a max."""
     discrete_outputs: tuple[int, ...] = ()
     """Indices of outputs that are integer-valued functions of the operands (argmax, indices)."""
+    cut_outputs: tuple[int, ...] = ()
+    """Indices of outputs that follow the operands, but that autograd takes for constants."""
+    orders: tuple[Order, Order] = (Order.ANY, Order.ANY)
+    """The widest orders in memory of the operand ``input`` and of the gradient with which backward is the derivative."""
     singular_code: str = ""
     """SINGULAR, DISCONTINUOUS, BREAKING, ORDER_STATISTIC: the diagnostic code to report."""
     normalisation: str | None = None
@@ -130,6 +144,8 @@ class Call:
 
     dtype: str | None = None
     """Output dtype (of the first output where there are several)."""
+    symbols: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """By node id, for each size the symbol or expression that the capture left open, ``""`` for a number."""
 
     def arg(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
@@ -140,6 +156,14 @@ class Call:
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         value = self.arguments.get(name)
         return self.shapes.get(value.id) if isinstance(value, Ref) else None
+
+    def may_be_one(self, name: str) -> tuple[bool, ...]:
+        """For each size of a tensor whether it is 1, or can be: an open size is at least 2, but an expression in it may be 1."""
+        value = self.arguments.get(name)
+        shape = self.shape_of(name) or ()
+        symbols = self.symbols.get(value.id, ()) if isinstance(value, Ref) else ()
+        unsure = [bool(s) and not s.isidentifier() for s in symbols] or [False] * len(shape)
+        return tuple(size == 1 or open_ for size, open_ in zip(shape, unsure, strict=True))
 
     def is_constant(self, name: str) -> bool:
         """True for a number, None, or a tensor that depends on no trainable parameter."""

@@ -272,6 +272,34 @@ def test_embedding_options_that_change_the_gradient_are_breaking() -> None:
     assert embed(scale_grad_by_freq=True).singular_code == "FX503"
 
 
+def test_outputs_that_autograd_takes_for_constants_are_named() -> None:
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    q = torch.randn(1, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+    calls: dict[str, tuple[Any, ...]] = {
+        "native_layer_norm": (x, [3], None, None, 1e-5), "native_group_norm": (x, None, None, 2, 4, 9, 2, 1e-5),
+        "native_batch_norm": (x, None, None, None, None, True, 0.1, 1e-5), "_fused_rms_norm": (x, [3], None, 1e-5),
+        "log_sigmoid_forward": (x,), "_scaled_dot_product_flash_attention_for_cpu": (q, q, q),
+        "_scaled_dot_product_attention_math": (q, q, q), "_weight_norm_interface": (q[0, 0], q[0, 0, :, :1]),
+        "_native_batch_norm_legit.no_stats": (x, None, None, True, 0.1, 1e-5), "std_mean": (x,), "var_mean": (x,),
+        "_native_batch_norm_legit_functional": (x, None, None, torch.zeros(4).double(), torch.ones(4).double(), True, 0.1, 1e-5),
+    }  # fmt: skip
+    for op, arguments in calls.items():
+        outputs = overload(f"aten.{op}" if "." in op else f"aten.{op}.default")(*arguments)
+        cut = tuple(i for i, o in enumerate(outputs) if not o.requires_grad)
+        assert call(op, {0: tuple(x.shape)}, input=X, eps=1e-5).cut_outputs[: len(cut)] == cut, op
+
+
+def test_a_pool_whose_dilation_steps_over_a_padded_side_is_refused() -> None:
+    def pool(side: int, padding: int, dilation: int) -> Kind:
+        sizes = {"kernel_size": (2, 2), "padding": (padding,), "dilation": (dilation, 1)}
+        return call("max_pool2d", {0: (2, 3, side, 8)}, self=X, **sizes).kind
+
+    assert pool(1, 1, 2) is pool(2, 1, 3) is Kind.BREAKING
+    assert pool(1, 0, 1) is pool(1, 1, 1) is pool(2, 1, 2) is pool(8, 1, 3) is pool(2, 0, 3) is Kind.MAX
+    assert bool(torch.nn.functional.max_pool2d(torch.zeros(1, 1, 2, 8), 2, 1, 1, (3, 1)).isinf().any())
+    assert not bool(torch.nn.functional.max_pool2d(torch.zeros(1, 1, 2, 8), 2, 1, 1, (2, 1)).isinf().any())
+
+
 def test_dropout_scales_only_in_training() -> None:
     assert call("dropout", input=X, p=0.1, train=True).transfer is Transfer.DROPOUT
     assert call("dropout", input=X, p=0.1, train=False).transfer is Transfer.KEEP

@@ -65,6 +65,11 @@ def _running_mean_after_update(s: Model, x: Tensor) -> Tensor:
     return s.bn(s.l(x)) * (1 + s.bn.running_mean)
 
 
+def _native_mean_after_update(s: Model, x: Tensor) -> Tensor:
+    mean, variance = s.bn.running_mean, s.bn.running_var
+    return torch.native_batch_norm(s.l(x), None, None, mean, variance, True, 0.5, 1e-5)[0] * (1 + mean)
+
+
 def _second_pass_with_fresh_statistics(s: Model, x: Tensor) -> Tensor:
     y = s.bn(s.l(x))
     return y * F.batch_norm(s.k(x), s.bn.running_mean, s.bn.running_var, training=False)
@@ -104,16 +109,75 @@ def _hook_on_gradient_edge(s: Model, x: Tensor) -> Tensor:
     return y
 
 
+def _map_of(s: Model, x: Tensor) -> Tensor:
+    return s.l(x).reshape(1, 3, 2, 2)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    return F.layer_norm(maps.flatten(2).transpose(1, 2), (3,))
+
+
+def _map_of_tokens(s: Model, x: Tensor) -> Tensor:
+    return s.l(x)[None].transpose(1, 2).reshape(1, 3, 2, 2)
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    return F.batch_norm(maps, None, None, training=True)
+
+
+def _by_fixed_statistics(maps: Tensor) -> Tensor:
+    return F.batch_norm(maps, torch.zeros(3, dtype=maps.dtype), torch.ones(3, dtype=maps.dtype))
+
+
+def _channels_last(s: Model, x: Tensor) -> Tensor:
+    return F.instance_norm(_map_of(s, x)).permute(0, 2, 3, 1).contiguous()
+
+
+def _boxes_at_the_border(s: Model, x: Tensor) -> Tensor:
+    operators = pytest.importorskip("torchvision.ops")
+    boxes = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]], dtype=x.dtype)
+    return operators.ps_roi_pool(s.l(x)[None, None], boxes, 1)
+
+
+def _with_mean(s: Model, x: Tensor) -> Tensor:
+    value, mean, _ = torch.native_layer_norm(s.l(x), [3], None, None, 1e-5)
+    return value + mean
+
+
+def _batch_deviation(s: Model, x: Tensor) -> Tensor:
+    value, _, inverse = torch.native_batch_norm(s.l(x), None, None, None, None, True, 0.1, 1e-5)
+    return value * inverse
+
+
+def _attention_with_sum(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x)[None, None]
+    value, logarithm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(y, y, y)
+    return value * logarithm[..., None]
+
+
 HIDDEN = {
     "Function that reads a parameter of a module": (lambda s, x: s.l(x) + _Scaled.apply(x, s.l), {}),
     "Function inside such a Function's module": (lambda s, x: _Scaled.apply(x, s.l) * _Scaled.apply(s.l(x), s.l), {}),
     "branch for captures": (_reversed_unless_captured, {}),
     "hook on a gradient edge": (_hook_on_gradient_edge, {}),
     "antialiasing to a column": (lambda s, x: F.interpolate(s.l(x)[None, None], (2, 1), mode="bilinear", antialias=True), {}),
+    "boxes that reach the border": (_boxes_at_the_border, {}),
+    "as_strided past a view": (lambda s, x: s.l(x)[1:2].as_strided((4, 3), (3, 1), 0), {}),
+    "as_strided across the gaps of a view": (lambda s, x: s.l(x)[:, :2].as_strided((4, 3), (3, 1)), {}),
+    "as_strided_scatter": (lambda s, x: torch.as_strided_scatter(s.l(x), x[:1], (1, 3), (3, 1), 0), {}),
+    "mean of native_layer_norm": (_with_mean, {}),
+    "deviation of native_batch_norm": (_batch_deviation, {}),
+    "sum of flash attention": (_attention_with_sum, {}),
+    "buffer of log_sigmoid_forward": (lambda s, x: torch.ops.aten.log_sigmoid_forward(s.l(x))[1], {}),
+    "batch_norm of one map, into tokens": (lambda s, x: _tokens(_normalised(_map_of(s, x))), {}),
+    "fixed batch_norm of one map, into tokens": (lambda s, x: _tokens(_by_fixed_statistics(_map_of(s, x))), {}),
+    "batch_norm of one map of tokens": (lambda s, x: _normalised(_map_of_tokens(s, x)).flatten(1), {}),
+    "instance_norm of one map, channels last": (_channels_last, {}),
     "requires_grad_(False) around one call": (_frozen_for_one_call, {}),
     "inference_mode region": (_inference_mode, {"k": 1}),
     "hook on grad_fn": (_hook_on_grad_fn, {}),
     "running_mean read after the train-mode update": (_running_mean_after_update, {"bn": 1}),
+    "running_mean read after native_batch_norm": (_native_mean_after_update, {"bn": 1}),
     "eval batch_norm on statistics that this forward updated": (_second_pass_with_fresh_statistics, {"bn": 1, "k": 1}),
 }
 
