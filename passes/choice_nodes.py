@@ -11,7 +11,6 @@ import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import torch
 from torch import fx
 
 from fxcheck.capture.lower import Place

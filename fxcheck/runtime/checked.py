@@ -211,6 +211,7 @@ class CheckedModule(nn.Module):
     ) -> Any:  # fmt: skip
         if program.is_static:
             output = self._plain(args, kwargs, call, with_loss)
+            self._accept_own_changes()
         else:
             started = time.perf_counter()
             forward = Forward.about_to_run(program, call, leaves)
@@ -227,6 +228,16 @@ class CheckedModule(nn.Module):
         _refuse_non_finite(output)
         session.spend("other", started)
         return output
+
+    def _accept_own_changes(self) -> None:
+        """What the forward of a certified model writes into plain attributes, as a counter, asks for no other capture."""
+        state = self._state
+        if not state.glance.shows_same_attributes():
+            now = State.of(self._roots())
+            for _, program in self._programs:
+                if program.attributes == state.attributes:
+                    program.attributes = now.attributes
+            self.__dict__.update(_state=now)
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], with_loss: bool) -> Any:
         output = self._model(*args, **kwargs)
@@ -264,24 +275,24 @@ class CheckedModule(nn.Module):
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if program.modules == state.modules and program.takes(inputs):
+            if program.modules == state.modules and program.attributes == state.attributes and program.takes(inputs):
                 self.__dict__.update(_state=state)
                 return program, call, inputs, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
-        program = self._capture(args, kwargs, target, with_loss, state.modules)
+        program = self._capture(args, kwargs, target, with_loss, state)
         known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
         return program, call, inputs, leaves
 
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, modules: tuple[Any, ...]
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State
     ) -> Program:
         settings = self._settings
         plain_args, plain_kwargs, plain_target = torch.utils._pytree.tree_map(_detached, (args, kwargs, target))
         program = build_program(
             self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
-            batch_size=settings.batch_size, wrt=self._wrt(), modules=modules,
+            batch_size=settings.batch_size, wrt=self._wrt(), state=state,
         )  # fmt: skip
         if program.plan.uncovered and not settings.allow_uncovered:
             raise UncoveredModel(_why_uncovered(program), hint="allow_uncovered=True counts touches and ties all the same")
@@ -304,7 +315,7 @@ class CheckedModule(nn.Module):
             self._model.train()
         try:
             state = State.of(roots)
-            program = self._capture(args, keywords, target, with_loss, state.modules)
+            program = self._capture(args, keywords, target, with_loss, state)
             self.__dict__.update(_state=state, _programs=[(with_loss, program)])
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             note = validate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -21,7 +21,7 @@ from fxcheck.records.step import LayerStep
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
-from fxcheck.runtime.signature import Inputs
+from fxcheck.runtime.signature import Inputs, State, writes
 from fxcheck.runtime.ties_found import Pools
 from fxcheck.theory.classify import certified_coins, classify
 
@@ -55,9 +55,15 @@ class Program:
     tensors: Mapping[str, Tensor]
     """Parameters and buffers by name."""
     modules: tuple[Any, ...]
-    """Training flags, hooks and buffers at capture, as ``State.modules``."""
+    """With training flags, hooks and buffers at capture, as ``State.modules``."""
+    attributes: tuple[Any, ...]
+    """Plain attributes of the modules, as ``State.attributes``."""
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
+    constants: tuple[Tensor, ...]
+    """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
+    written: tuple[int, ...]
+    """How often each of them had been written to in place."""
     pools: Pools = field(default_factory=dict)
     can_wait: dict[int, bool] = field(default_factory=dict)
     """By check, as ``Collector.can_wait``."""
@@ -99,6 +105,8 @@ class Program:
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
+        if writes(self.constants) != self.written:
+            return False
         known = inputs.leaves in self.served and inputs.spec == self.inputs.spec
         return known or self.inputs.fits(inputs, self.dynamic)
 
@@ -153,7 +161,7 @@ class Program:
 def build_program(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss: Callable[..., Any] | None = None,
     target: Any = None, batch_size: int | None = None,
-    wrt: Collection[nn.Parameter] | None = None, modules: tuple[Any, ...] = (),
+    wrt: Collection[nn.Parameter] | None = None, state: State,
 ) -> Program:  # fmt: skip
     """Capture, analyse, plan and rewrite.
 
@@ -165,7 +173,7 @@ def build_program(
         target: example target of the loss.
         batch_size: 1 asks for T1.
         wrt: the parameters that the step updates; None for all with requires_grad.
-        modules: the state of the modules that the program will hold for.
+        state: of the model, that the program will hold for.
 
     Raises:
         CaptureError: the model cannot be captured for these inputs.
@@ -181,10 +189,17 @@ def build_program(
     parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
+    constants = tuple(_constants_read(captured, found))
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
-        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, modules, names,
+        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
+        constants, writes(constants),
     )  # fmt: skip
+
+
+def _constants_read(captured: Captured, found: Study) -> Iterator[Tensor]:
+    read = (n.arguments for n in found.graph.nodes if n.op == "fxcheck.constant")
+    return (captured.program.constants[str(a["name"])] for a in read if a["value"] is not None)
 
 
 def loss_arguments(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules
+from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, plain_attributes
 
 _VERSION = attrgetter("_version")
 
@@ -24,11 +24,13 @@ class State:
     """The modules and parameters of a model at one moment."""
 
     modules: tuple[Any, ...]
-    """Training flags, hooks, and buffers: a capture holds for one value of them."""
+    """The modules themselves, with their training flags, hooks and buffers: a capture holds for one value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
     held: tuple[nn.Parameter, ...] = field(compare=False)
     """The parameters themselves."""
+    attributes: tuple[Any, ...] = field(compare=False)
+    """Plain attributes of each module: a capture bakes them in."""
     glance: Glance = field(compare=False, repr=False)
 
     @classmethod
@@ -38,14 +40,15 @@ class State:
         held: list[nn.Parameter] = []
         found = _modules(roots)
         for m in found:
-            modules.append((m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
+            modules.append((m, m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
             modules.extend([id(b) for b in m._buffers.values()])
             for p in m._parameters.values():
                 if p is not None:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
                     held.append(p)
                     modules.append(hooks_of(p))
-        return cls(tuple(modules), tuple(parameters), tuple(held), Glance(found, held))
+        attributes = tuple(tuple(plain_attributes(m).items()) for m in found)
+        return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(found, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:
         """The state of the same roots at present: this one while nothing has changed, which every forward asks."""
