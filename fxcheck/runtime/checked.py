@@ -214,7 +214,8 @@ class CheckedModule(nn.Module):
             self._accept_own_changes()
         else:
             started = time.perf_counter()
-            forward = Forward.about_to_run(program, call, leaves)
+            assert session.deposits is not None
+            forward = Forward.about_to_run(program, call, leaves, session.deposits)
             classes = program.classes_of(leaves)
             collector = Collector(program.plan, classes, program.pools, program.can_wait, session.seconds)
             session.spend("other", started)
