@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import logging
+import pickle
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,14 +100,30 @@ def capture(
             _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
+        drawn = _generators()
         program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         after = [hook for root in roots for hook in standing_hooks(root)]
+        if drawn != _generators():
+            recorded.append(_draws_outside())
         parameters = dict(wrapped.named_parameters(remove_duplicate=False))
         wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
+    _refuse_traced_constants(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
+
+
+def _generators() -> tuple[Any, bytes]:
+    """The states of the random numbers of Python and numpy."""
+    return random.getstate(), pickle.dumps(np.random.get_state())
+
+
+def _draws_outside() -> Diagnostic:
+    return Diagnostic(
+        "FX603", "the forward draws random numbers of Python or numpy, and another draw may make another function",
+        "Draw them with torch, or before the forward, and pass them in.",
+    )  # fmt: skip
 
 
 def captured_archive(program: ExportedProgram) -> Captured:
@@ -297,6 +314,16 @@ def _refuse_non_finite_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -
             f"the model holds NaN or infinite weights ({names}); non-finite numbers have no subgradient",
             hint="load or initialise the weights first",
         )
+
+
+def _refuse_traced_constants(program: ExportedProgram) -> None:
+    """Inside of ``torch.func.grad`` export loses track of values, and takes them for constants."""
+    tensors = [v for v in program.constants.values() if isinstance(v, torch.Tensor)]
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+        raise CaptureError(
+            "the forward differentiates with torch.func, and torch.export loses track of values there", code="FX604",
+            hint="write the derivative out, or move it out of the model",
+        )  # fmt: skip
 
 
 def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:

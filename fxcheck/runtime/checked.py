@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
-from fxcheck.runtime.signature import Inputs, State, versions
+from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
 from fxcheck.scan import is_finite
 
@@ -199,7 +199,11 @@ class CheckedModule(nn.Module):
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
         session.spend("other", started)
+        written = writes(leaves)
         output = self._run(program, call, inputs, leaves, args, kwargs, session, with_loss)
+        if writes(leaves) != written and _share_memory(leaves, [*program.tensors.values(), *program.constants]):
+            session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
+                            "for apart")  # fmt: skip
         if self._session is None:
             step = StepResult()
             self._finish(session, step)
@@ -439,6 +443,16 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
         if torch.is_autocast_enabled(device):
             found += program.differences_in(torch.get_autocast_dtype(device))
     return found
+
+
+def _share_memory(leaves: list[Any], others: Iterable[Tensor]) -> bool:
+    """Whether an input has its memory from where another input or another tensor has it."""
+    inputs, known = [_storage(v) for v in leaves if isinstance(v, Tensor)], {_storage(v) for v in others}
+    return len(set(inputs)) < len(inputs) or not known.isdisjoint(inputs)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
 
 
 def _is_torchs_own(hook: Any) -> bool:

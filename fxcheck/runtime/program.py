@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
+from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
 from fxcheck.passes.insert_checks import insert_checks, insert_choices
 from fxcheck.passes.pipeline import Study, study
@@ -177,11 +178,14 @@ def build_program(
 
     Raises:
         CaptureError: the model cannot be captured for these inputs.
+        UncoveredModel: parts of it run where no check can look.
     """
     captured = capture(model, args, kwargs, mode="keep", loss=loss, target=target)
     found = study(captured, Measured(), wrt=wrt, batch_size=batch_size)
     fallback = classify(found.structured, None) if found.classified.theorem == "T1" else None
     plan = plan_checks(found.facts, found.structured, found.classified, fallback)
+    if plan.checks:
+        _refuse_vmap(captured)
     module = insert_checks(captured.program, plan, found.graph, found.sources)
     call = (args, kwargs) if loss is None else loss_arguments(args, kwargs, target)
     inputs, _ = Inputs.of(*call)
@@ -195,6 +199,12 @@ def build_program(
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
         constants, writes(constants),
     )  # fmt: skip
+
+
+def _refuse_vmap(captured: Captured) -> None:
+    modules = (m for m in captured.program.graph_module.modules() if isinstance(m, fx.GraphModule))
+    if any(getattr(n.target, "__name__", "") == "_vmap_increment_nesting" for m in modules for n in m.graph.nodes):
+        raise UncoveredModel("the forward calls torch.vmap, where no check can look", hint="write the batch dimension out")
 
 
 def _constants_read(captured: Captured, found: Study) -> Iterator[Tensor]:
