@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fxcheck.lp.balance import balance
 from fxcheck.lp.feasibility import decide
-from fxcheck.lp.verify import is_direction
+from fxcheck.lp.verify import KNOWN, is_direction
 from fxcheck.records.certificate import Block as CertificateBlock
 from fxcheck.records.checks import Check
 from fxcheck.records.system import LinearSystem, Outcome
@@ -32,7 +32,6 @@ from fxcheck.runtime.gradients import sign_of_maximum
 from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.replay import Forward, NotReproduced
-from fxcheck.runtime.rounding import KNOWN
 from fxcheck.runtime.rows import Row, RowKind
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.sites import reading
