@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import io
 import logging
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -52,17 +54,18 @@ class Captured:
 
 
 class _WithLoss(nn.Module):
-    """The model followed by its criterion."""
+    """The model followed by its criterion, under a name that no child of the model has: the model's prefix is stripped."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Any], has_target: bool) -> None:
         super().__init__()
         self.model = model
-        self.loss = loss
+        self.name = next(n for n in chain(["loss"], map("loss_{}".format, count(1))) if n not in model._modules)
+        setattr(self, self.name, loss)
         self.has_target = has_target
 
     def forward(self, inputs: tuple[Any, ...], keywords: dict[str, Any], target: Any = None) -> Any:
-        output = self.model(*inputs, **keywords)
-        return self.loss(output, target) if self.has_target else self.loss(output)
+        output, loss = self.model(*inputs, **keywords), getattr(self, self.name)
+        return loss(output, target) if self.has_target else loss(output)
 
 
 def capture(
@@ -277,16 +280,32 @@ def _is_positive(expression: Any) -> bool:
 
 def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> None:
     """A criterion with parameters that a function merely mentions would be taken for a constant."""
-    if isinstance(loss, nn.Module) or not inspect.isfunction(loss):
+    if isinstance(loss, nn.Module):
         return
     known = {id(p) for p in model.parameters()}
-    names = inspect.getclosurevars(loss)
-    for name, value in {**names.globals, **names.nonlocals}.items():
-        if isinstance(value, nn.Module) and any(p.requires_grad and id(p) not in known for p in value.parameters()):
+    for name, value in _mentioned(loss):
+        found = value.parameters() if isinstance(value, nn.Module) else [value] if isinstance(value, torch.Tensor) else []
+        if any(p.requires_grad and id(p) not in known for p in found):
             raise UsageError(
-                f"the loss calls {name}, a module with trainable parameters that the model does not own",
-                hint=f"pass the module itself as the loss, or make {name} a submodule of the model",
+                f"the loss uses {name}, which is or has a trainable parameter that the model does not own",
+                hint=f"pass a module that owns it as the loss, or register {name} in the model",
             )
+
+
+def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What a criterion that is no module can reach by a name."""
+    if isinstance(loss, functools.partial):
+        yield from ((f"argument {i}", v) for i, v in enumerate(loss.args))
+        yield from loss.keywords.items()
+        yield from _mentioned(loss.func)
+    elif inspect.ismethod(loss):
+        yield from [("self", loss.__self__), *getattr(loss.__self__, "__dict__", {}).items()]
+        yield from _mentioned(loss.__func__)
+    elif inspect.isfunction(loss):
+        names = inspect.getclosurevars(loss)
+        yield from {**names.globals, **names.nonlocals}.items()
+    else:
+        yield from getattr(loss, "__dict__", {}).items()
 
 
 def _refuse_unready(model: nn.Module) -> None:

@@ -47,8 +47,8 @@ class Settings:
     loss: Callable[..., Any] | None
     has_target: bool
     batch_size: int | None
-    wrt: tuple[str, ...] | None
-    """Names of the parameters that the step updates; None for all with requires_grad."""
+    wrt: tuple[tuple[int, str], ...] | None
+    """The parameters that the step updates, by root (0: the model, 1: the loss) and name; None for all with requires_grad."""
     on_uncertified: OnUncertified
     allow_uncovered: bool
     exact_ties: bool
@@ -307,8 +307,8 @@ class CheckedModule(nn.Module):
     def _wrt(self) -> Collection[nn.Parameter] | None:
         if self._settings.wrt is None:
             return None
-        named = {n: p for r in self._roots() for n, p in r.named_parameters(remove_duplicate=False)}
-        return [named[n] for n in self._settings.wrt]
+        named = [dict(r.named_parameters(remove_duplicate=False)) for r in self._roots()]
+        return [named[root][name] for root, name in self._settings.wrt]
 
     def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any) -> None:
         """Capture in training mode for the example inputs, and compare the result with the model, bit for bit."""

@@ -156,7 +156,8 @@ class Program:
         mine, others = self.plan, other.plan
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
         plans = plans and self.coins == other.coins
-        return plans and self.modules == other.modules and self.inputs.kind == other.inputs.kind
+        same_state = (self.modules, self.attributes, self.written) == (other.modules, other.attributes, other.written)
+        return plans and same_state and self.inputs.kind == other.inputs.kind
 
 
 def build_program(

@@ -78,7 +78,9 @@ def test_a_tampered_block_is_refuted_whatever_the_verdict(block: Block) -> None:
 
 _ROWS = np.array([[1.0, 1.0], [-1.0, 1e-9 - 1.0]])
 _PART = Block("part", 0, "direction", (), _ROWS[:1], np.zeros(1), direction=np.array([1.0, 0.0]))
-_MIXTURE = Block("weights of the parts", 0, "mixture", (), _ROWS, np.full(2, 1e-8), weights=np.full(2, 0.5), coefficients=np.eye(2))
+_MIXTURE = Block(
+    "weights of the parts", 0, "mixture", (), _ROWS, np.full(2, 1e-8), weights=np.full(2, 0.5), coefficients=np.eye(2)
+)  # fmt: skip
 
 
 def test_a_mixture_is_confirmed_behind_the_directions_of_its_parts() -> None:

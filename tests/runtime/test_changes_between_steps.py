@@ -75,3 +75,24 @@ def test_a_number_that_is_annealed_counts_in_a_checked_step() -> None:
     assert checked.training and torch.equal(checked(X), model(X))
     model[2].max_val = 1e-3
     assert torch.equal(checked(X), model(X))
+
+
+def test_forwards_of_one_step_with_other_attributes_in_between_are_not_pooled() -> None:
+    """relu(b) - relu(-b) = b, where AD gives 0 at 0; each of the two forwards is certified by itself."""
+    class Signed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+            self.sign = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sign * torch.relu(self.sign * self.b + x)
+
+    model, zero = Signed(), torch.zeros(2, 1, dtype=torch.float64)
+    checked = fxcheck.instrument(model, (zero,))
+    with checked.step() as step:
+        loss = checked(zero).sum()
+        model.sign = -1.0
+        (loss + checked(zero).sum()).backward()
+    assert float(model.b.grad) == 0.0
+    assert step.verdict == "uncertified" and "different layers" in step.text
