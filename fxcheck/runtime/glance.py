@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, compress
 from operator import attrgetter, is_, itemgetter, methodcaller
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Attributes of a module that hold its hooks."""
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType, MethodType)
 _VALUES = methodcaller("values")
 _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
@@ -36,7 +37,7 @@ def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, object]:
-    """Flags, numbers and words that a forward may read, the training flag among them."""
+    """Flags, numbers, words and functions that a forward may read or be, the training flag among them."""
     return {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
 
 

@@ -65,6 +65,8 @@ class Program:
     """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
     written: tuple[int, ...]
     """How often each of them had been written to in place."""
+    held: tuple[tuple[dict[str, Any], str, Tensor], ...]
+    """Attributes of modules that are tensors which the program has taken for constants."""
     pools: Pools = field(default_factory=dict)
     can_wait: dict[int, bool] = field(default_factory=dict)
     """By check, as ``Collector.can_wait``."""
@@ -106,7 +108,7 @@ class Program:
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
-        if writes(self.constants) != self.written:
+        if writes(self.constants) != self.written or any(space.get(name) is not held for space, name, held in self.held):
             return False
         known = inputs.leaves in self.served and inputs.spec == self.inputs.spec
         return known or self.inputs.fits(inputs, self.dynamic)
@@ -156,8 +158,11 @@ class Program:
         mine, others = self.plan, other.plan
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
         plans = plans and self.coins == other.coins
-        same_state = (self.modules, self.attributes, self.written) == (other.modules, other.attributes, other.written)
-        return plans and same_state and self.inputs.kind == other.inputs.kind
+        return plans and self._state() == other._state() and self.inputs.kind == other.inputs.kind
+
+    def _state(self) -> tuple[Any, ...]:
+        """What the capture has baked in."""
+        return self.modules, self.attributes, self.written, [id(tensor) for _, _, tensor in self.held]
 
 
 def build_program(
@@ -198,7 +203,7 @@ def build_program(
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
-        constants, writes(constants),
+        constants, writes(constants), tuple(_attributes_held(captured, state)),
     )  # fmt: skip
 
 
@@ -211,6 +216,12 @@ def _refuse_vmap(captured: Captured) -> None:
 def _constants_read(captured: Captured, found: Study) -> Iterator[Tensor]:
     read = (n.arguments for n in found.graph.nodes if n.op == "fxcheck.constant")
     return (captured.program.constants[str(a["name"])] for a in read if a["value"] is not None)
+
+
+def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    lifted = {id(v) for v in captured.program.constants.values()}
+    for space in map(vars, state.glance.modules):
+        yield from ((space, n, v) for n, v in space.items() if isinstance(v, Tensor) and id(v) in lifted)
 
 
 def loss_arguments(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -63,8 +62,9 @@ class State:
         if self.parameters == now.parameters:
             return
         names = {id(p): n for r in roots for n, p in r.named_parameters(remove_duplicate=False)}
-        changed = next((b for a, b in zip_longest(self.parameters, now.parameters) if a != b), None)
-        before = {p[0]: p for p in self.parameters}.get(changed[0]) if changed is not None else None
+        known = {p[0]: p for p in self.parameters}
+        changed = next((p for p in now.parameters if known.get(p[0]) != p), None)
+        before = known.get(changed[0]) if changed is not None else None
         name = names.get(changed[0], "a parameter") if changed is not None else "a parameter"
         if changed is None or before is None:
             what = f"parameters were added, removed or replaced ({name})"

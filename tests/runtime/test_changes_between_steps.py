@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 
 import pytest
 import torch
@@ -23,13 +24,12 @@ class _Linear(nn.Module):
         self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
         self.act: nn.Module = nn.ReLU()
         self.has_bias = True
+        self.scaled = torch.clone
         self.k = torch.ones(1, dtype=torch.float64)
-        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
         y = self.w * x
-        return self.act(y + self.k * self.b) if self.has_bias else self.act(y)
+        return self.act(y + self.k * self.scaled(self.b)) if self.has_bias else self.act(y)
 
 
 class _Odd(nn.Module):
@@ -39,6 +39,8 @@ class _Odd(nn.Module):
 
 CHANGES: dict[str, Callable[[_Linear], object]] = {
     "an attribute": lambda m: setattr(m, "has_bias", False),
+    "a function": lambda m: setattr(m, "scaled", lambda b: 0 * b),
+    "the forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: self.act(self.w * x), m)),
     "a module": lambda m: setattr(m, "act", _Odd()),
     "the entries of a tensor that is no buffer": lambda m: m.k.zero_(),
     "a tensor that is no buffer": lambda m: setattr(m, "k", torch.zeros(1, dtype=torch.float64)),
@@ -60,7 +62,14 @@ def test_a_certified_model_is_looked_at_again_after(change: str) -> None:
 
 
 def test_a_counter_of_a_certified_model_asks_for_one_capture_only() -> None:
-    model = _Linear()
+    class Counting(_Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting()
     checked = fxcheck.instrument(model, (X,))
     for _ in range(3):
         checked(X).sum().backward()
