@@ -18,6 +18,7 @@ from fxcheck.runtime.derivatives import SKETCH
 from fxcheck.runtime.replay import checksum
 from tests.runtime.models import Scalars, step_of
 from tests.runtime.test_joint import ONE, widest
+from tests.soundness.oracle import Verdict, judge
 
 F64 = torch.float64
 
@@ -253,3 +254,25 @@ def test_weights_that_cancel_images_in_a_sketch_do_not_cancel_gradients(i: int) 
 
     x = torch.ones(1, dtype=torch.float64)
     assert step_of(fxcheck.instrument(Scalars(larger, w=[0.0] * (SKETCH + 8)), (x,)), x).verdict == "uncertified"
+
+
+# What an operation reads twice ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "same",
+    [lambda y: torch.clamp(y, min=y), lambda y: torch.clamp(y, max=y), lambda y: torch.clamp_min(y, y), lambda y: torch.maximum(y, y),
+     lambda y: torch.minimum(y, y), lambda y: torch.fmax(y, y), lambda y: torch.fmin(y, y)],
+)  # fmt: skip
+def test_a_maximum_of_an_entry_and_itself_has_no_sides_that_could_be_mixed(same: Callable[[Tensor], Tensor]) -> None:
+    """2 max(y) - max(y1, y2) - max(y2, y3), y = (0, -w, -w), at 0: dC = [0, 1], AD gives -1/3. With the sides of max(y, 0) for
+    those of max(y, y), parts were found that average to it."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * torch.tensor([0.0, -1.0, -1.0], dtype=F64)
+        return 2 * same(y).max() - F.max_pool1d(y.reshape(1, 1, -1), 2, 1).sum()
+
+    model = Scalars(function, w=0.0)
+    assert judge([model.w], lambda: model(ONE), exact=False).verdict is Verdict.OUTSIDE
+    assert step_with(model, lambda o: o).verdict == "uncertified"
+    alone = Scalars(lambda s, x: same(s.w * x).sum(), w=0.0)
+    assert step_with(alone, lambda o: o).verdict == "certified" and float(alone.w.grad) == 1.0
