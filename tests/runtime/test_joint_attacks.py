@@ -261,8 +261,8 @@ def test_weights_that_cancel_images_in_a_sketch_do_not_cancel_gradients(i: int) 
 
 @pytest.mark.parametrize(
     "same",
-    [lambda y: torch.clamp(y, min=y), lambda y: torch.clamp(y, max=y), lambda y: torch.clamp_min(y, y), lambda y: torch.maximum(y, y),
-     lambda y: torch.minimum(y, y), lambda y: torch.fmax(y, y), lambda y: torch.fmin(y, y)],
+    [lambda y: torch.clamp(y, min=y), lambda y: torch.clamp(y, max=y), lambda y: torch.clamp_min(y, y),
+     lambda y: torch.maximum(y, y), lambda y: torch.minimum(y, y), lambda y: torch.fmax(y, y), lambda y: torch.fmin(y, y)],
 )  # fmt: skip
 def test_a_maximum_of_an_entry_and_itself_has_no_sides_that_could_be_mixed(same: Callable[[Tensor], Tensor]) -> None:
     """2 max(y) - max(y1, y2) - max(y2, y3), y = (0, -w, -w), at 0: dC = [0, 1], AD gives -1/3. With the sides of max(y, 0) for
