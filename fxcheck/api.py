@@ -129,11 +129,12 @@ def instrument(
 
 def _names_of(
     model: nn.Module, loss: Callable[..., Any] | None, wrt: list[nn.Parameter] | None
-) -> tuple[str, ...] | None:
+) -> tuple[tuple[int, str], ...] | None:
+    """Which root (the model, or a loss that is a module) each parameter belongs to, and its name there."""
     if wrt is None:
         return None
     roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
-    names = {id(p): n for r in roots for n, p in r.named_parameters()}
+    names = {id(p): (k, n) for k, r in enumerate(roots) for n, p in r.named_parameters()}
     if any(id(p) not in names for p in wrt):
         raise UsageError(
             f"wrt holds {sum(id(p) not in names for p in wrt)} tensors that are not parameters of the model",

@@ -54,8 +54,10 @@ def _choose_after(inserter: Inserter, check: Check, place: Place) -> bool:
     with room.graph.inserting_after(probe):
         chosen = room.graph.call_function(choose, (node, check.index))
     for held in (node, *_same_output(node)):
+        inserter.chosen[held] = chosen
         held.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen and user is not probe)
     if written is not None:
+        inserter.chosen[written] = chosen
         for user in _later(room.graph, node, written.users):
             user.replace_input_with(written, chosen)
     return True
@@ -114,7 +116,8 @@ def _later(graph: fx.Graph, node: fx.Node, users: Iterable[fx.Node]) -> list[fx.
 def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list[Check]) -> bool:
     """Replace a composite by its parts, with the outputs of the layers among them passed through ``choose``.
 
-    What ``readers``, maxima that the composite returns, are compared by is then those parts and no copy of them.
+    The parts read what the composite read, the choices of layers before it. What ``readers``, maxima that the composite
+    returns, are compared by is then those parts and no copy of them.
     """
     sources = inserter.sources
     results = [i for i, held in sources.holder_of.items() if held == place]
@@ -124,10 +127,13 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list
     node = inserter.node(place)
     graph = inserter.room(place.path).graph
     made: dict[int, fx.Node] = {}
+    operands = set(node.all_input_nodes)
 
     def value(reader: int, read: int, path: Path) -> fx.Node:
         if sources.emitter_of.get(read) != place or sources.holder_of.get(read) is not None:
-            return inserter.value(reader, read, path)
+            found = inserter.value(reader, read, path)
+            chosen = inserter.chosen.get(found)
+            return chosen if chosen in operands else found
         return part(read)
 
     def part(id_: int) -> fx.Node:

@@ -84,7 +84,7 @@ class _Finder:
         inputs = tuple(s for s in self.graph.inputs_of[node.id] if self.facts.depends[s])
         match semantics.kind:
             case Kind.MAX if not semantics.trivial:
-                if semantics.elementwise and len(inputs) == 1:
+                if semantics.elementwise and len(inputs) == 1 and not self._reads_twice(node, inputs[0]):
                     return self._max_with_constant(node, inputs[0])
                 one_hot = self._is_one_hot(node, inputs)
                 return self._plain(node, UnitKind.MAX if one_hot else UnitKind.SPLIT_MAX, inputs)
@@ -96,6 +96,10 @@ class _Finder:
                 unit = self._plain(node, UnitKind.SINGULAR, inputs)
                 return self._infinite_slope(unit) if self._rests_on_its_point(node) else unit
         return None
+
+    def _reads_twice(self, node: Node, operand: int) -> bool:
+        """max(y, y), which has no kink where y is 0."""
+        return sum(isinstance(v, Ref) and v.id == operand for v in node.arguments.values()) > 1
 
     def _is_one_hot(self, node: Node, inputs: tuple[int, ...]) -> bool:
         measured = self.proxies.pick(node.op, self.graph.nodes[inputs[0]].dtype or "float32")

@@ -104,6 +104,8 @@ class Inserter:
         """By check: the node that returns its maxima."""
         self.after: dict[int, fx.Node] = {}
         """By check: its node, where that comes after the operation."""
+        self.chosen: dict[fx.Node, fx.Node] = {}
+        """By a layer's output: what passes it through ``choose``."""
         self.rooms: dict[tuple[str, ...], fx.GraphModule] = {}
         self.seen: dict[tuple[str, ...], fx.Node] = {}
         """The node that holds the buffer ``SEEN`` of a room."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import io
 import logging
+import pickle
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -51,17 +54,18 @@ class Captured:
 
 
 class _WithLoss(nn.Module):
-    """The model followed by its criterion."""
+    """The model followed by its criterion, under a name that no child of the model has: the model's prefix is stripped."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Any], has_target: bool) -> None:
         super().__init__()
         self.model = model
-        self.loss = loss
+        self.name = next(n for n in chain(["loss"], map("loss_{}".format, count(1))) if n not in model._modules)
+        setattr(self, self.name, loss)
         self.has_target = has_target
 
     def forward(self, inputs: tuple[Any, ...], keywords: dict[str, Any], target: Any = None) -> Any:
-        output = self.model(*inputs, **keywords)
-        return self.loss(output, target) if self.has_target else self.loss(output)
+        output, loss = self.model(*inputs, **keywords), getattr(self, self.name)
+        return loss(output, target) if self.has_target else loss(output)
 
 
 def capture(
@@ -99,14 +103,30 @@ def capture(
             _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
+        drawn = _generators()
         program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         after = [hook for root in roots for hook in standing_hooks(root)]
+        if drawn != _generators():
+            recorded.append(_draws_outside())
         parameters = dict(wrapped.named_parameters(remove_duplicate=False))
         wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
+    _refuse_traced_constants(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
+
+
+def _generators() -> tuple[Any, bytes]:
+    """The states of the random numbers of Python and numpy."""
+    return random.getstate(), pickle.dumps(np.random.get_state())
+
+
+def _draws_outside() -> Diagnostic:
+    return Diagnostic(
+        "FX603", "the forward draws random numbers of Python or numpy, and another draw may make another function",
+        "Draw them with torch, or before the forward, and pass them in.",
+    )  # fmt: skip
 
 
 def captured_archive(program: ExportedProgram) -> Captured:
@@ -260,16 +280,32 @@ def _is_positive(expression: Any) -> bool:
 
 def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> None:
     """A criterion with parameters that a function merely mentions would be taken for a constant."""
-    if isinstance(loss, nn.Module) or not inspect.isfunction(loss):
+    if isinstance(loss, nn.Module):
         return
     known = {id(p) for p in model.parameters()}
-    names = inspect.getclosurevars(loss)
-    for name, value in {**names.globals, **names.nonlocals}.items():
-        if isinstance(value, nn.Module) and any(p.requires_grad and id(p) not in known for p in value.parameters()):
+    for name, value in _mentioned(loss):
+        found = value.parameters() if isinstance(value, nn.Module) else [value] if isinstance(value, torch.Tensor) else []
+        if any(p.requires_grad and id(p) not in known for p in found):
             raise UsageError(
-                f"the loss calls {name}, a module with trainable parameters that the model does not own",
-                hint=f"pass the module itself as the loss, or make {name} a submodule of the model",
+                f"the loss uses {name}, which is or has a trainable parameter that the model does not own",
+                hint=f"pass a module that owns it as the loss, or register {name} in the model",
             )
+
+
+def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What a criterion that is no module can reach by a name."""
+    if isinstance(loss, functools.partial):
+        yield from ((f"argument {i}", v) for i, v in enumerate(loss.args))
+        yield from loss.keywords.items()
+        yield from _mentioned(loss.func)
+    elif inspect.ismethod(loss):
+        yield from [("self", loss.__self__), *getattr(loss.__self__, "__dict__", {}).items()]
+        yield from _mentioned(loss.__func__)
+    elif inspect.isfunction(loss):
+        names = inspect.getclosurevars(loss)
+        yield from {**names.globals, **names.nonlocals}.items()
+    else:
+        yield from getattr(loss, "__dict__", {}).items()
 
 
 def _refuse_unready(model: nn.Module) -> None:
@@ -297,6 +333,16 @@ def _refuse_non_finite_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -
             f"the model holds NaN or infinite weights ({names}); non-finite numbers have no subgradient",
             hint="load or initialise the weights first",
         )
+
+
+def _refuse_traced_constants(program: ExportedProgram) -> None:
+    """Inside of ``torch.func.grad`` export loses track of values, and takes them for constants."""
+    tensors = [v for v in program.constants.values() if isinstance(v, torch.Tensor)]
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+        raise CaptureError(
+            "the forward differentiates with torch.func, and torch.export loses track of values there", code="FX604",
+            hint="write the derivative out, or move it out of the model",
+        )  # fmt: skip
 
 
 def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, combinations
 from typing import Any
 
 import torch
@@ -120,6 +121,8 @@ class _Lowering:
         self.leaf_of: dict[Any, _Slot] = {}
         self.parameter_memory: list[tuple[range, int, _Slot]] = []
         """Bytes, storage and leaf of every parameter."""
+        self.state_memory: dict[int, list[tuple[torch.Tensor, int]]] = {}
+        """By storage: buffers and constants, each with its leaf."""
         self.mutated_leaves: set[int] = set()
         self.knows_memory = captured.mode != "exported"
         """False for an archive: its example values have lost who shares memory with whom."""
@@ -186,6 +189,7 @@ class _Lowering:
         results = self._walk(program.graph_module, env, True)
         mutated = set(program.graph_signature.buffers_to_mutate) | set(program.graph_signature.user_inputs_to_mutate)
         slots = [r for node, r in results if node is None or node.name not in mutated]
+        self._refuse_writes_under_two_names()
         self._forget_values_of_mutated_constants()
         ids = [self.read(s) for s in slots if isinstance(s, _Slot)]
         floats = tuple(dict.fromkeys(i for i in ids if (self.nodes[i].dtype or "").startswith(("float", "bfloat"))))
@@ -246,14 +250,28 @@ class _Lowering:
         if owner is not None:
             detached = self.emit("aten.detach.default", {"self": Ref(owner.id)}, value, name=node.name)
             return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value))
-        return self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
+        slot = self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
+        if isinstance(original, torch.Tensor) and original.layout is torch.strided:
+            self.state_memory.setdefault(original.untyped_storage()._cdata, []).append((original, slot.leaf))
+        return slot
 
     def _parameter_under(self, tensor: torch.Tensor) -> _Slot | None:
         storage, span = tensor.untyped_storage()._cdata, _bytes(tensor)
-        for other, memory, slot in self.parameter_memory:
-            if memory == storage and max(span.start, other.start) < min(span.stop, other.stop):
-                return slot
-        return None
+        return next((s for other, memory, s in self.parameter_memory if memory == storage and _overlap(span, other)), None)
+
+    def _refuse_writes_under_two_names(self) -> None:
+        """Tensors that share memory, and are not one, are nodes that know nothing of each other.
+
+        Raises:
+            CaptureError: the forward writes into one of them.
+        """
+        for (a, reader), (b, leaf) in chain.from_iterable(combinations(held, 2) for held in self.state_memory.values()):
+            if a is not b and _overlap(_bytes(a), _bytes(b)) and not self.mutated_leaves.isdisjoint((leaf, reader)):
+                names = " and ".join(repr(self.nodes[n].arguments["name"]) for n in (reader, leaf))
+                raise CaptureError(
+                    f"the forward writes into memory that {names} share, of which the captured graph knows nothing",
+                    code="FX604", hint="give each of them memory of its own",
+                )  # fmt: skip
 
     def _forget_values_of_mutated_constants(self) -> None:
         """What the forward writes into is not what it was at the next step."""
@@ -579,6 +597,10 @@ def _bytes(tensor: torch.Tensor) -> range:
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.storage_offset() * tensor.element_size()
     return range(start, start + (last + 1) * tensor.element_size() if tensor.numel() else start)
+
+
+def _overlap(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
 
 
 @lru_cache(maxsize=4096)

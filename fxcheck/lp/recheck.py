@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fxcheck.lp import exact
@@ -24,8 +25,8 @@ def recheck(certificate: Certificate) -> Recheck:
     """Check every block exactly, and that the verdict follows from them.
 
     ``certified`` needs every block to be a direction or independent columns; without any block it holds, since a
-    step without kinks or ties needs none. A mixture is checked with an error bound, since its weights are floats; it counts
-    only together with the directions of its parts. Multipliers are about the rows as they are in the file. That the rows
+    step without kinks or ties needs none. A mixture is checked with an error bound, since its weights are floats, and comes
+    right after the directions of its parts. Multipliers are about the rows as they are in the file. That the rows
     belong to a model, and are all of its rows, cannot be seen from the file.
 
     Returns:
@@ -40,7 +41,13 @@ def recheck(certificate: Certificate) -> Recheck:
             problems.append(f"{name}: {_FAULTS[block.claim]}")
         elif certificate.verdict == "certified" and block.claim == "multipliers":
             problems.append(f"{name}: the rows have no direction, yet the verdict is certified")
+        elif block.weights is not None and not _follows_its_parts(certificate.blocks[:index], len(block.weights)):
+            problems.append(f"{name}: it does not follow a direction for each of its {len(block.weights)} parts")
     return Recheck(not problems, len(certificate.blocks), tuple(problems))
+
+
+def _follows_its_parts(before: Sequence[Block], parts: int) -> bool:
+    return len(before) >= parts and all(b.claim == "direction" for b in before[len(before) - parts :])
 
 
 _FAULTS = {

@@ -13,6 +13,8 @@ UNIT = 2.0**-53
 """Unit roundoff u of float64."""
 _EXACT_ENTRIES = 200_000
 """Rows with more entries than this together are not checked exactly when the error bound is inconclusive."""
+KNOWN = 1e-3
+"""A vector whose relative error is larger shows nothing in a sum that has to vanish."""
 _UNDERFLOW = 2.0**-900
 """More than all underflow can add up to in products of scaled vectors; see ``power_scaled``."""
 
@@ -114,7 +116,7 @@ def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarra
 
     The errors count for what is left of each term when the weights are applied, and coordinate by coordinate, so that a large
     term hides no small one: with q_k = sum_i w_i c_ik, in every coordinate j
-    | sum_k q_k a_kj | <= sum_k |q_k| (row_error[k] + rounding) |a_kj|.
+    | sum_k q_k a_kj | <= sum_k |q_k| (row_error[k] + rounding) |a_kj|. No error is granted beyond ``KNOWN``.
 
     Args:
         weights: (M,) float64 >= 0, not all 0.
@@ -133,7 +135,7 @@ def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarra
     most = weights @ np.abs(coefficients)
     rounding = 4.0 * sum(coefficients.shape) * UNIT
     left = np.where(np.abs(left) <= rounding * most, 0.0, left)
-    allowed = (np.abs(left) * (row_error + rounding)) @ np.abs(rows)
+    allowed = (np.abs(left) * (np.minimum(row_error, KNOWN) + rounding)) @ np.abs(rows)
     return bool((np.abs(left @ rows) <= allowed).all())
 
 

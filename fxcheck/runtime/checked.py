@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.session import Session
-from fxcheck.runtime.signature import Inputs, State, versions
+from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
 
 OnUncertified = str | Callable[[StepResult], Any]
@@ -48,8 +48,8 @@ class Settings:
     loss: Callable[..., Any] | None
     has_target: bool
     batch_size: int | None
-    wrt: tuple[str, ...] | None
-    """Names of the parameters that the step updates; None for all with requires_grad."""
+    wrt: tuple[tuple[int, str], ...] | None
+    """The parameters that the step updates, by root (0: the model, 1: the loss) and name; None for all with requires_grad."""
     on_uncertified: OnUncertified
     allow_uncovered: bool
     exact_ties: bool
@@ -201,7 +201,11 @@ class CheckedModule(nn.Module):
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
         session.spend("other", started)
+        written = writes(leaves)
         output = self._run(program, call, inputs, leaves, args, kwargs, session, with_loss)
+        if writes(leaves) != written and _share_memory(leaves, [*program.tensors.values(), *program.constants]):
+            session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
+                            "for apart")  # fmt: skip
         if self._session is None:
             step = StepResult()
             self._finish(session, step)
@@ -213,9 +217,11 @@ class CheckedModule(nn.Module):
     ) -> Any:  # fmt: skip
         if program.is_static:
             output = self._plain(args, kwargs, call, with_loss)
+            self._accept_own_changes()
         else:
             started = time.perf_counter()
-            forward = Forward.about_to_run(program, call, leaves)
+            assert session.deposits is not None
+            forward = Forward.about_to_run(program, call, leaves, session.deposits)
             classes = program.classes_of(leaves)
             glances = program.glances[scan.chosen()]
             collector = Collector(program.plan, classes, program.pools, glances, program.can_wait, session.seconds)
@@ -230,6 +236,16 @@ class CheckedModule(nn.Module):
         _refuse_non_finite(output)
         session.spend("other", started)
         return output
+
+    def _accept_own_changes(self) -> None:
+        """What the forward of a certified model writes into plain attributes, as a counter, asks for no other capture."""
+        state = self._state
+        if not state.glance.shows_same_attributes():
+            now = State.of(self._roots())
+            for _, program in self._programs:
+                if program.attributes == state.attributes:
+                    program.attributes = now.attributes
+            self.__dict__.update(_state=now)
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], with_loss: bool) -> Any:
         output = self._model(*args, **kwargs)
@@ -267,24 +283,24 @@ class CheckedModule(nn.Module):
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if program.modules == state.modules and program.takes(inputs):
+            if program.modules == state.modules and program.attributes == state.attributes and program.takes(inputs):
                 self.__dict__.update(_state=state)
                 return program, call, inputs, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
-        program = self._capture(args, kwargs, target, with_loss, state.modules)
+        program = self._capture(args, kwargs, target, with_loss, state)
         known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
         return program, call, inputs, leaves
 
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, modules: tuple[Any, ...]
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State
     ) -> Program:
         settings = self._settings
         plain_args, plain_kwargs, plain_target = torch.utils._pytree.tree_map(_detached, (args, kwargs, target))
         program = build_program(
             self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
-            batch_size=settings.batch_size, wrt=self._wrt(), modules=modules,
+            batch_size=settings.batch_size, wrt=self._wrt(), state=state,
         )  # fmt: skip
         if program.plan.uncovered and not settings.allow_uncovered:
             raise UncoveredModel(_why_uncovered(program), hint="allow_uncovered=True counts touches and ties all the same")
@@ -294,8 +310,8 @@ class CheckedModule(nn.Module):
     def _wrt(self) -> Collection[nn.Parameter] | None:
         if self._settings.wrt is None:
             return None
-        named = {n: p for r in self._roots() for n, p in r.named_parameters(remove_duplicate=False)}
-        return [named[n] for n in self._settings.wrt]
+        named = [dict(r.named_parameters(remove_duplicate=False)) for r in self._roots()]
+        return [named[root][name] for root, name in self._settings.wrt]
 
     def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any) -> None:
         """Capture in training mode for the example inputs, and compare the result with the model, bit for bit."""
@@ -307,7 +323,7 @@ class CheckedModule(nn.Module):
             self._model.train()
         try:
             state = State.of(roots)
-            program = self._capture(args, keywords, target, with_loss, state.modules)
+            program = self._capture(args, keywords, target, with_loss, state)
             self.__dict__.update(_state=state, _programs=[(with_loss, program)])
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             note = validate(
@@ -435,6 +451,16 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
         if torch.is_autocast_enabled(device):
             found += program.differences_in(torch.get_autocast_dtype(device))
     return found
+
+
+def _share_memory(leaves: list[Any], others: Iterable[Tensor]) -> bool:
+    """Whether an input has its memory from where another input or another tensor has it."""
+    inputs, known = [_storage(v) for v in leaves if isinstance(v, Tensor)], {_storage(v) for v in others}
+    return len(set(inputs)) < len(inputs) or not known.isdisjoint(inputs)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
 
 
 def _is_torchs_own(hook: Any) -> bool:

@@ -20,11 +20,10 @@ import numpy as np
 
 from fxcheck.lp.balance import balance
 from fxcheck.lp.feasibility import decide
-from fxcheck.lp.verify import is_direction
+from fxcheck.lp.verify import KNOWN, is_direction
 from fxcheck.records.system import LinearSystem
 from fxcheck.runtime.choices import Choices
 from fxcheck.runtime.derivatives import Coordinates, Vector
-from fxcheck.runtime.rounding import KNOWN
 from fxcheck.runtime.scene import Scene
 from fxcheck.runtime.sites import NEITHER, Site
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, compress
 from operator import attrgetter, is_, itemgetter, methodcaller
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Attributes of a module that hold its hooks."""
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
-_TRAINING = itemgetter("training")
+_PLAIN = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType, MethodType)
 _VALUES = methodcaller("values")
 _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
@@ -33,6 +34,11 @@ def hooks_of_all_modules() -> list[object]:
 def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
     """The hooks on a parameter's gradient."""
     return tuple(chain.from_iterable(held.values() for held in _HOOKS_OF_GRADIENT(parameter) if held))
+
+
+def plain_attributes(module: nn.Module) -> dict[str, object]:
+    """Flags, numbers, words and functions that a forward may read or be, the training flag among them."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
 
 
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
@@ -52,11 +58,14 @@ class Glance:
         self.modules = modules
         self.parameters = parameters
         self.spaces = [*map(vars, modules)]
+        plain = [*map(plain_attributes, modules)]
         try:
             parts = self._parts()
-            self.training = self._training()
+            self.readers = [itemgetter("training", *names) for names in plain]  # one more, so that each reads a tuple
+            self.attributes = self._attributes()
         except KeyError:  # a class of its own kind, as one whose flag is a property: nothing is known of it
-            parts, self.spaces = [], []
+            parts, self.spaces, self.readers, self.attributes = [], [], [], []
+        self.sizes = [*map(len, self.spaces)]
         self.lengths = [*map(len, parts)]
         self.contents = [*chain.from_iterable(map(_VALUES, parts))]
         self.kinds = [_as_now(_KIND(p)) for p in parameters]
@@ -66,7 +75,7 @@ class Glance:
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def shows_no_change(self) -> bool:
-        """Whether flags, hooks, buffers, parameters and submodules are the same objects, and parameters of the same kind.
+        """Whether attributes, hooks, buffers, parameters and submodules are the same objects, and parameters of the same kind.
 
         Returns:
             False too where that cannot be told.
@@ -77,7 +86,7 @@ class Glance:
         try:
             parts = self._parts()
             return (
-                self._training() == self.training
+                self.shows_same_attributes()
                 and [*map(len, parts)] == self.lengths
                 and all(map(is_, chain.from_iterable(map(_VALUES, compress(parts, self.lengths))), self.contents))
                 and all(map(is_, map(vars, self.modules), self.spaces))
@@ -88,9 +97,17 @@ class Glance:
         except KeyError:
             return False
 
+    def shows_same_attributes(self) -> bool:
+        """Whether plain attributes are, which a forward of the model may have changed itself.
+
+        Raises:
+            KeyError: one is gone.
+        """
+        return [*map(len, self.spaces)] == self.sizes and all(map(is_, self._attributes(), self.attributes))
+
     def _parts(self) -> list[dict[str, object]]:
         """Hooks, buffers, parameters and submodules, module by module."""
         return [*chain.from_iterable(map(_PARTS, self.spaces))]
 
-    def _training(self) -> list[bool]:
-        return [*map(_TRAINING, self.spaces)]
+    def _attributes(self) -> list[object]:
+        return [*chain.from_iterable(read(space) for read, space in zip(self.readers, self.spaces, strict=True))]

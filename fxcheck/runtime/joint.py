@@ -271,6 +271,9 @@ def _by_mixture(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joint)
     if any(s.forward.arrivals > 1 for s in reached):
         joint.text = _more(joint, "several gradients arrived at one output, which are not taken apart")
         return
+    if not reached[0].forward.deposits.add_up:
+        joint.text = _more(joint, "what its backward passes brought does not add up in .grad")
+        return
     mixture = decompose(reached, coordinates, _resolved)
     if mixture.weights is None:
         joint.text = _more(joint, mixture.reason)

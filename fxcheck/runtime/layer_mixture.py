@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fxcheck.lp.balance import balance
 from fxcheck.lp.feasibility import decide
-from fxcheck.lp.verify import is_direction
+from fxcheck.lp.verify import KNOWN, is_direction
 from fxcheck.records.certificate import Block as CertificateBlock
 from fxcheck.records.checks import Check
 from fxcheck.records.system import LinearSystem, Outcome
@@ -32,7 +32,6 @@ from fxcheck.runtime.gradients import sign_of_maximum
 from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.replay import Forward, NotReproduced
-from fxcheck.runtime.rounding import KNOWN
 from fxcheck.runtime.rows import Row, RowKind
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.sites import reading
@@ -82,7 +81,7 @@ def _open_layer(session: Session) -> tuple[Program, list[Block]]:
     open_layers = {b.group for b in blocks}
     if program is None or session.problems or session.open_questions or decided.dependent or len(open_layers) != 1:
         raise _LeftOpen
-    if not all(f.reached and f.arrivals == 1 and not f.is_differentiated_twice for f in session.runs):
+    if not all(f.reached and f.arrivals == 1 and not f.is_differentiated_twice and f.deposits.add_up for f in session.runs):
         raise _LeftOpen
     (layer,) = open_layers
     if not _ties_alone(layer, session, program) or not all(_is_total(b) for b in blocks):

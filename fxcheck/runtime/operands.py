@@ -84,7 +84,7 @@ def pulled_back(
         differentiably: with a graph, so that it can be differentiated by the weights.
     """
     edges = [g.operand.edge for g in groups if g.operand.edge is not None]
-    if not edges:
+    if not edges or not parameters:
         return [None for _ in parameters]
     with torch.enable_grad():
         return dense(torch.autograd.grad(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
+from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
 from fxcheck.passes.insert_checks import insert_checks, insert_choices
 from fxcheck.passes.pipeline import Study, study
@@ -22,7 +23,7 @@ from fxcheck.records.step import LayerStep
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
-from fxcheck.runtime.signature import Inputs
+from fxcheck.runtime.signature import Inputs, State, writes
 from fxcheck.runtime.ties_found import Pools
 from fxcheck.scan import Glance
 from fxcheck.theory.classify import certified_coins, classify
@@ -71,9 +72,17 @@ class Program:
     tensors: Mapping[str, Tensor]
     """Parameters and buffers by name."""
     modules: tuple[Any, ...]
-    """Training flags, hooks and buffers at capture, as ``State.modules``."""
+    """With training flags, hooks and buffers at capture, as ``State.modules``."""
+    attributes: tuple[Any, ...]
+    """Plain attributes of the modules, as ``State.attributes``."""
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
+    constants: tuple[Tensor, ...]
+    """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
+    written: tuple[int, ...]
+    """How often each of them had been written to in place."""
+    held: tuple[tuple[dict[str, Any], str, Tensor], ...]
+    """Attributes of modules that are tensors which the program has taken for constants."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -117,6 +126,8 @@ class Program:
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
+        if writes(self.constants) != self.written or any(space.get(name) is not held for space, name, held in self.held):
+            return False
         known = inputs.leaves in self.served and inputs.spec == self.inputs.spec
         return known or self.inputs.fits(inputs, self.dynamic)
 
@@ -171,13 +182,17 @@ class Program:
         mine, others = self.plan, other.plan
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
         plans = plans and self.coins == other.coins
-        return plans and self.modules == other.modules and self.inputs.kind == other.inputs.kind
+        return plans and self._state() == other._state() and self.inputs.kind == other.inputs.kind
+
+    def _state(self) -> tuple[Any, ...]:
+        """What the capture has baked in."""
+        return self.modules, self.attributes, self.written, [id(tensor) for _, _, tensor in self.held]
 
 
 def build_program(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss: Callable[..., Any] | None = None,
     target: Any = None, batch_size: int | None = None,
-    wrt: Collection[nn.Parameter] | None = None, modules: tuple[Any, ...] = (),
+    wrt: Collection[nn.Parameter] | None = None, state: State,
 ) -> Program:  # fmt: skip
     """Capture, analyse, plan and rewrite.
 
@@ -189,15 +204,18 @@ def build_program(
         target: example target of the loss.
         batch_size: 1 asks for T1.
         wrt: the parameters that the step updates; None for all with requires_grad.
-        modules: the state of the modules that the program will hold for.
+        state: of the model, that the program will hold for.
 
     Raises:
         CaptureError: the model cannot be captured for these inputs.
+        UncoveredModel: parts of it run where no check can look.
     """
     captured = capture(model, args, kwargs, mode="keep", loss=loss, target=target)
     found = study(captured, Measured(), wrt=wrt, batch_size=batch_size)
     fallback = classify(found.structured, None) if found.classified.theorem == "T1" else None
     plan = plan_checks(found.facts, found.structured, found.classified, fallback)
+    if plan.checks:
+        _refuse_vmap(captured)
     module = insert_checks(captured.program, plan, found.graph, found.sources)
     call = (args, kwargs) if loss is None else loss_arguments(args, kwargs, target)
     inputs, _ = Inputs.of(*call)
@@ -205,10 +223,29 @@ def build_program(
     parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
+    constants = tuple(_constants_read(captured, found))
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
-        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, modules, names,
+        {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
+        constants, writes(constants), tuple(_attributes_held(captured, state)),
     )  # fmt: skip
+
+
+def _refuse_vmap(captured: Captured) -> None:
+    modules = (m for m in captured.program.graph_module.modules() if isinstance(m, fx.GraphModule))
+    if any(getattr(n.target, "__name__", "") == "_vmap_increment_nesting" for m in modules for n in m.graph.nodes):
+        raise UncoveredModel("the forward calls torch.vmap, where no check can look", hint="write the batch dimension out")
+
+
+def _constants_read(captured: Captured, found: Study) -> Iterator[Tensor]:
+    read = (n.arguments for n in found.graph.nodes if n.op == "fxcheck.constant")
+    return (captured.program.constants[str(a["name"])] for a in read if a["value"] is not None)
+
+
+def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    lifted = {id(v) for v in captured.program.constants.values()}
+    for space in map(vars, state.glance.modules):
+        yield from ((space, n, v) for n, v in space.items() if isinstance(v, Tensor) and id(v) in lifted)
 
 
 def loss_arguments(

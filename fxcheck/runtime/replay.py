@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
+from fxcheck.runtime.deposits import Deposits
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.signature import writes
 
@@ -46,6 +47,8 @@ class Forward:
     """Devices with autocast on, and its dtype."""
     written: tuple[int, ...]
     """How often each input tensor had been written to in place before it ran."""
+    deposits: Deposits
+    """Of all forwards of the step."""
     inputs: tuple[int, ...] | None = None
     """Checksums of the input tensors, once they may be needed."""
     outputs: list[int] = field(default_factory=list)
@@ -62,11 +65,11 @@ class Forward:
 
     @classmethod
     def about_to_run(
-        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Sequence[Any]
+        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Sequence[Any], deposits: Deposits
     ) -> Forward:
-        """Remember a forward before it runs; ``leaves`` are those of its call."""
+        """Remember a forward before it runs; ``leaves`` are those of its call, ``deposits`` its step's."""
         autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, writes(leaves))
+        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, writes(leaves), deposits)
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -91,6 +94,7 @@ class Forward:
 
         def listen(gradient: Tensor) -> None:
             counts[0] += 1
+            self.deposits.arrived()
             self.arrivals = max(self.arrivals, counts[0])
             self.is_differentiated_twice |= gradient.requires_grad
             self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad

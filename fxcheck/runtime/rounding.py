@@ -20,8 +20,6 @@ from fxcheck.runtime.operands import Member, Operand, groups_of, pulled_back
 FACTORS = (179 / 256, 167 / 128, 243 / 128)
 """Of the seeds: no powers of two, which would change no digit; each is a number of every floating dtype."""
 _SAFETY = 8.0
-KNOWN = 1e-3
-"""A gradient or row whose relative error is larger shows nothing in a sum that has to vanish."""
 _SEED = 20241128
 
 

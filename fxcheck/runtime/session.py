@@ -13,6 +13,7 @@ from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
+from fxcheck.runtime.deposits import Deposits
 from fxcheck.runtime.first_look import look_at
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.many_rows import NO_ROWS
@@ -49,6 +50,8 @@ class Session:
     open_questions: list[str] = field(default_factory=list)
     """What the layers' own systems leave open; another look at the whole step may settle it."""
     runs: list[Forward] = field(default_factory=list)
+    deposits: Deposits | None = None
+    """Of the step's backward passes, once a forward has run."""
     is_idle: bool = True
     """Nothing that a theorem has to answer for was seen."""
     forwards: int = 0
@@ -69,6 +72,7 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
+        self.deposits = self.deposits or Deposits(list(program.trainable.values()))
         if self.forwards and program.plan.carried:
             self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
                          "without their gradient")  # fmt: skip

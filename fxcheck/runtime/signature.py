@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules
+from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, plain_attributes
 
 _VERSION = attrgetter("_version")
 
@@ -24,11 +23,13 @@ class State:
     """The modules and parameters of a model at one moment."""
 
     modules: tuple[Any, ...]
-    """Training flags, hooks, and buffers: a capture holds for one value of them."""
+    """The modules themselves, with their training flags, hooks and buffers: a capture holds for one value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
     held: tuple[nn.Parameter, ...] = field(compare=False)
     """The parameters themselves."""
+    attributes: tuple[Any, ...] = field(compare=False)
+    """Plain attributes of each module: a capture bakes them in."""
     glance: Glance = field(compare=False, repr=False)
 
     @classmethod
@@ -38,14 +39,15 @@ class State:
         held: list[nn.Parameter] = []
         found = _modules(roots)
         for m in found:
-            modules.append((m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
+            modules.append((m, m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
             modules.extend([id(b) for b in m._buffers.values()])
             for p in m._parameters.values():
                 if p is not None:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
                     held.append(p)
                     modules.append(hooks_of(p))
-        return cls(tuple(modules), tuple(parameters), tuple(held), Glance(found, held))
+        attributes = tuple(tuple(plain_attributes(m).items()) for m in found)
+        return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(found, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:
         """The state of the same roots at present: this one while nothing has changed, which every forward asks."""
@@ -60,8 +62,9 @@ class State:
         if self.parameters == now.parameters:
             return
         names = {id(p): n for r in roots for n, p in r.named_parameters(remove_duplicate=False)}
-        changed = next((b for a, b in zip_longest(self.parameters, now.parameters) if a != b), None)
-        before = {p[0]: p for p in self.parameters}.get(changed[0]) if changed is not None else None
+        known = {p[0]: p for p in self.parameters}
+        changed = next((p for p in now.parameters if known.get(p[0]) != p), None)
+        before = known.get(changed[0]) if changed is not None else None
         name = names.get(changed[0], "a parameter") if changed is not None else "a parameter"
         if changed is None or before is None:
             what = f"parameters were added, removed or replaced ({name})"

@@ -10,6 +10,7 @@ from torch import nn
 
 from fxcheck.capture.export import capture
 from fxcheck.capture.lower import lower
+from fxcheck.errors import CaptureError
 from tests.capture.interpret import run
 
 
@@ -214,3 +215,25 @@ def test_a_constant_that_the_forward_writes_into_has_no_known_value() -> None:
     values = {n.arguments["name"]: n.arguments["value"] for n in graph.nodes if n.op == "fxcheck.constant"}
     assert values["level"] is None
     assert values["fixed"] == 1.0
+
+
+def test_buffers_that_share_memory_may_not_be_written_to() -> None:
+    class Twice(nn.Module):
+        def __init__(self, writes):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            memory = torch.zeros(8)
+            self.register_buffer("a", memory[:4])
+            self.register_buffer("b", memory[2:6])
+            self.register_buffer("c", memory[6:])
+            self.writes = writes
+
+        def forward(self, x):
+            y = self.linear(x)
+            getattr(self, self.writes).copy_(y[0, : len(getattr(self, self.writes))])
+            return torch.relu(self.b) + y
+
+    for name in "ab":
+        with pytest.raises(CaptureError, match="'a' and 'b' share"):
+            lower(capture(Twice(name), (torch.zeros(4, 4),)))
+    assert lower(capture(Twice("c"), (torch.zeros(4, 4),)))

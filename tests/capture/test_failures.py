@@ -99,3 +99,7 @@ def test_nothing_is_printed_or_logged_while_capturing(capfd, caplog) -> None:
     capture(Model(lambda y: y), (torch.zeros(3, 4),))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_what_torch_func_differentiates_is_refused() -> None:
+    assert "torch.func" in str(_refusal(lambda y: torch.func.grad(lambda z: torch.relu(y * z).sum())(torch.ones(4)) * y))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+import fxcheck
 from fxcheck.capture.export import capture
 from fxcheck.capture.lower import lower
 from fxcheck.errors import CaptureError
@@ -322,3 +327,18 @@ def test_control_flow_operators_are_opaque_and_read_everything_they_capture() ->
     node = next(n for n in graph.nodes if n.op == "higher_order.cond")
     assert node.id in graph.live
     assert any(n.op == "aten.linear.default" and n.id in graph.live for n in graph.nodes)
+
+
+@pytest.mark.parametrize("draw", [random, np.random.rand])
+def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float]) -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return y if draw() < 2 else torch.relu(y) - torch.relu(-y)
+
+    report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
+    assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,42 @@ def test_a_loss_that_only_mentions_a_trainable_module_is_refused() -> None:
     head = nn.Linear(4, 1)
     with pytest.raises(UsageError, match="head"):
         capture(nn.Linear(4, 4), (torch.zeros(3, 4),), loss=lambda out: head(out).mean())
+
+
+def _plain_loss(head: nn.Module, out: torch.Tensor) -> torch.Tensor:
+    return head(out).mean()
+
+
+class _Holder:
+    def __init__(self) -> None:
+        self.head = nn.Linear(4, 1)
+
+    def loss(self, out):
+        return self.head(out).mean()
+
+    def __call__(self, out):
+        return self.loss(out)
+
+
+_WEIGHT = nn.Parameter(torch.ones(4))
+HIDING = {
+    "a tensor": lambda: lambda out: (out * _WEIGHT).mean(),
+    "a partial": lambda: partial(_plain_loss, nn.Linear(4, 1)),
+    "a bound method": lambda: _Holder().loss,
+    "an object": _Holder,
+    "a method of a module": lambda: nn.Linear(4, 1).forward,
+}
+
+
+@pytest.mark.parametrize("kind", HIDING)
+def test_a_loss_that_hides_a_trainable_parameter_is_refused(kind: str) -> None:
+    with pytest.raises(UsageError, match="does not own"):
+        capture(nn.Linear(4, 4), (torch.zeros(3, 4),), loss=HIDING[kind]())
+
+
+def test_a_loss_may_use_what_the_model_owns() -> None:
+    model = nn.Linear(4, 4)
+    assert capture(model, (torch.zeros(3, 4),), loss=partial(lambda m, out: out.mean() + m.weight.square().sum(), model))
 
 
 def test_a_loss_that_is_no_scalar_is_refused() -> None:

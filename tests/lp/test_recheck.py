@@ -74,3 +74,24 @@ def test_a_tampered_block_is_refuted_whatever_the_verdict(block: Block) -> None:
     for verdict in ("certified", "uncertified"):
         found = recheck(_certificate(verdict, block))
         assert not found.confirmed and repr(block.layer) in found.problems[0]
+
+
+_ROWS = np.array([[1.0, 1.0], [-1.0, 1e-9 - 1.0]])
+_PART = Block("part", 0, "direction", (), _ROWS[:1], np.zeros(1), direction=np.array([1.0, 0.0]))
+_MIXTURE = Block(
+    "weights of the parts", 0, "mixture", (), _ROWS, np.full(2, 1e-8), weights=np.full(2, 0.5), coefficients=np.eye(2)
+)  # fmt: skip
+
+
+def test_a_mixture_is_confirmed_behind_the_directions_of_its_parts() -> None:
+    assert recheck(_certificate("certified", _PART, _PART, _MIXTURE)).confirmed
+    for blocks in ((_MIXTURE,), (_PART, _MIXTURE), (_PART, _MIXTURE, _PART), (_PART, _columns(), _MIXTURE)):
+        found = recheck(_certificate("certified", *blocks))
+        assert not found.confirmed and "does not follow a direction for each of its 2 parts" in found.problems[0]
+
+
+def test_no_error_of_the_rows_makes_a_mixture_of_what_does_not_cancel() -> None:
+    rows = np.array([[1.0, 1.0], [-1.0, -0.5]])
+    for error in (0.0, 1.0, 1e300):
+        forged = replace(_MIXTURE, rows=rows, row_error=np.full(2, error))
+        assert not recheck(_certificate("certified", _PART, _PART, forged)).confirmed

@@ -41,6 +41,10 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "dtype": lambda m: m.double(),
     "submodule": lambda m: setattr(m, "inner", nn.ReLU()),
     "added submodule": lambda m: m.add_module("late", nn.ReLU()),
+    "number": lambda m: setattr(m, "in_features", 7),
+    "new word": lambda m: setattr(m, "manner", "other"),
+    "number that is none any more": lambda m: setattr(m, "in_features", torch.zeros(2)),
+    "removed number": lambda m: delattr(m, "in_features"),
     "dictionary of parameters": _replaced_dict,
     "all that it holds": lambda m: setattr(m, "__dict__", {**copy.deepcopy(m).__dict__}),
 }
@@ -64,7 +68,7 @@ def test_a_glance_sees_each_change(change: str, where: str) -> None:
     CHANGES[change](root if where == "root" else leaf)
     assert not state.glance.shows_no_change()
     now = state.now([root])
-    assert (now.modules, now.parameters) != (state.modules, state.parameters) or "submodule" in change
+    assert (now.modules, now.parameters, now.attributes) != (state.modules, state.parameters, state.attributes)
     assert now.now([root]) is now
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxcheck
+from fxcheck.ops.observe import choose, observe
 from fxcheck.records.step import StepResult
 from fxcheck.runtime.derivatives import SKETCH
 from fxcheck.runtime.replay import checksum
 from tests.runtime.models import Scalars, step_of
 from tests.runtime.test_joint import ONE, widest
+from tests.soundness.oracle import Verdict, judge
 
 F64 = torch.float64
 
@@ -253,3 +256,59 @@ def test_weights_that_cancel_images_in_a_sketch_do_not_cancel_gradients(i: int) 
 
     x = torch.ones(1, dtype=torch.float64)
     assert step_of(fxcheck.instrument(Scalars(larger, w=[0.0] * (SKETCH + 8)), (x,)), x).verdict == "uncertified"
+
+
+# What an operation reads twice ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "same",
+    [lambda y: torch.clamp(y, min=y), lambda y: torch.clamp(y, max=y), lambda y: torch.clamp_min(y, y),
+     lambda y: torch.maximum(y, y), lambda y: torch.minimum(y, y), lambda y: torch.fmax(y, y), lambda y: torch.fmin(y, y)],
+)  # fmt: skip
+def test_a_maximum_of_an_entry_and_itself_has_no_sides_that_could_be_mixed(same: Callable[[Tensor], Tensor]) -> None:
+    """2 max(y) - max(y1, y2) - max(y2, y3), y = (0, -w, -w), at 0: dC = [0, 1], AD gives -1/3. With the sides of max(y, 0) for
+    those of max(y, y), parts were found that average to it."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * torch.tensor([0.0, -1.0, -1.0], dtype=F64)
+        return 2 * same(y).max() - F.max_pool1d(y.reshape(1, 1, -1), 2, 1).sum()
+
+    model = Scalars(function, w=0.0)
+    assert judge([model.w], lambda: model(ONE), exact=False).verdict is Verdict.OUTSIDE
+    assert step_with(model, lambda o: o).verdict == "uncertified"
+    alone = Scalars(lambda s, x: same(s.w * x).sum(), w=0.0)
+    assert step_with(alone, lambda o: o).verdict == "certified" and float(alone.w.grad) == 1.0
+
+
+# What a composite reads ----------------------------------------------------------------------------
+
+
+def test_picks_before_a_norm_are_mixed_with_the_signs_inside_it() -> None:
+    """The second coordinate of AD's gradient is 1/3, and 1 of all gradients nearby: under other picks of cummax the absolute
+    values inside of the norm are of other entries."""
+    inputs = [torch.tensor(x, dtype=F64) for x in ([-1.0, 1.0, 1.0], [-1.0, 2.0, -1.0], [1.0, 1.0, 1.0])]
+    rows = torch.tensor([[2.0, 1.0, 1.0], [2.0, 0.0, -1.0], [0.0, 1.0, 1.0]], dtype=F64)
+
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        s.b * 1.0  # a coordinate that moves nothing
+        return torch.linalg.vector_norm(torch.cummax(rows @ s.w * x, 0).values, float("inf"))
+
+    def loss(model: Any) -> Tensor:
+        return sum((f * model(x) for f, x in zip((2.0, -1.0, 0.0), inputs, strict=True)), torch.zeros((), dtype=F64))
+
+    model = Scalars(function, w=[0.0, 0.0, 1.0], b=[0.0, 1.0, 0.0])
+    assert judge([model.w], lambda: loss(model), exact=False).verdict is Verdict.OUTSIDE
+    checked = fxcheck.instrument(model, (inputs[0],))
+    for _ in range(2):
+        with checked.step() as step:
+            loss(checked).backward()
+    assert step.verdict == "uncertified"
+
+
+@pytest.mark.parametrize("maxima", [lambda y: torch.cummax(y, 0).values, lambda y: torch.stack([y, -y]).max(0).values])
+def test_the_parts_of_a_norm_read_what_is_chosen_before_it(maxima: Callable[[Tensor], Tensor]) -> None:
+    model = Scalars(lambda s, x: torch.linalg.vector_norm(maxima(s.w * x), float("inf")), w=[-1.0, -1.0, 1.0])
+    checked = fxcheck.instrument(model, (torch.ones(3, dtype=F64),))
+    graph = checked._programs[0][1].replayed.module.graph
+    outputs = [n for n in graph.nodes if n.target is getitem and n.args[1] == 0]
+    assert outputs and {u.target for n in outputs for u in n.users} == {observe, choose}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxcheck
@@ -252,3 +253,17 @@ def test_a_pool_over_a_pool_ties_where_neighbours_share_their_winner() -> None:
     step = step_of(fxcheck.instrument(model, (x,)), x)
     assert step.verdict == "certified" and sum(s.ties for s in step.layers) == 1
     assert sum(s.nontrivial for s in step.layers) == 0
+
+
+def test_a_layer_without_fresh_parameters_in_an_uncovered_model_is_counted_and_raises_nothing() -> None:
+    """The second layer's rows have no coordinates of their own."""
+    def function(s: Scalars, x: Tensor) -> tuple[Tensor, Tensor]:
+        first = F.leaky_relu(s.w * x, 0.5)
+        rest = 2 * s.w - first
+        return F.relu(rest - first).sum(), F.multi_margin_loss(rest.reshape(1, -1), torch.tensor([1]))
+
+    x = torch.ones(3, dtype=torch.float64)
+    checked = fxcheck.instrument(Scalars(function, w=[0.0, 0.0, 1.0]), (x,), allow_uncovered=True)
+    with checked.step() as step:
+        sum(checked(x)).backward()
+    assert (step.verdict, step.reason) == ("uncertified", "uncovered") and sum(x.touched for x in step.layers) > 0

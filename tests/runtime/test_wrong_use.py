@@ -226,3 +226,17 @@ def test_strangers_in_wrt_are_refused() -> None:
 def test_gather_belongs_into_a_step(checked: CheckedModule) -> None:
     with pytest.raises(StepError, match="inside"):
         checked.gather()
+
+
+def test_checks_inside_vmap_are_refused_and_leave_torch_as_it_was() -> None:
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.func.vmap(lambda z: torch.relu(self.linear(z)) - torch.relu(-self.linear(z)))(x)
+
+    with pytest.raises(UncoveredModel, match="vmap"):
+        fxcheck.instrument(Mapped(), (torch.randn(3, 2),), allow_uncovered=True)
+    assert torch.randn(2).shape == (2,)

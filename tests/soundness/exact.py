@@ -99,7 +99,9 @@ def pieces_of(
     if sum(p.numel() for p in parameters) > coordinates:
         return None
     try:
-        return _Explorer(record(parameters, value), Work(work)).pieces(branches)
+        program = record(parameters, value)
+        program.refuse_overwritten_constants()
+        return _Explorer(program, Work(work)).pieces(branches)
     except (Declined, OverflowError):
         return None
 

@@ -79,6 +79,23 @@ class Program:
                 found.update(t.dtype for t in results if t.dtype.is_floating_point)
         return found
 
+    def refuse_overwritten_constants(self) -> None:
+        """A constant is known as the run has left it.
+
+        Raises:
+            Declined: one that a call on parameters reads is overwritten by that call or a later one.
+        """
+        reached, read = {id(p) for p in self.parameters}, set()
+        for call in self.calls:
+            depends = any(id(t) in reached for t in call.tensors())
+            if depends:
+                read |= {t.untyped_storage()._cdata for t in call.tensors() if id(t) not in reached}
+            written = call.args[0] if call.mutates else None
+            if written is not None and id(written) not in reached and written.untyped_storage()._cdata in read:
+                raise Declined("a constant is overwritten after it was read")
+            if depends:
+                reached.update(id(t) for t in tree_iter(call.result) if isinstance(t, Tensor))
+
     def largest(self) -> float:
         """The largest size of a number on the way to the scalar."""
         results = (t for call in self.calls for t in tree_iter(call.result) if isinstance(t, Tensor))

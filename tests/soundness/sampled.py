@@ -61,6 +61,8 @@ class Landscape:
         self.largest = self.recorded.largest()
         self.low = bool(dtypes - {torch.float64})
         self.program = self.recorded if self.low else None
+        if self.low:
+            self.recorded.refuse_overwritten_constants()
 
     def here(self) -> Sample:
         """What the program under test computes at the point itself."""

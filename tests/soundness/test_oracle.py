@@ -399,6 +399,19 @@ def test_exact_and_sampled_agree() -> None:
     assert answered == 50 and answers[INSIDE] > 100 and answers[OUTSIDE] > 2, answers
 
 
+@pytest.mark.parametrize("dtype, word", [(torch.float64, OUTSIDE), (torch.float32, Verdict.UNSURE)])
+def test_a_constant_that_is_overwritten_by_a_parameter_is_not_read_as_it_ends(dtype: torch.dtype, word: Verdict) -> None:
+    """relu(w) - relu(-w) = w at 0: what is 1 before ``mul_`` is 0 after it."""
+    w = torch.zeros(1, dtype=dtype, requires_grad=True)
+
+    def value() -> Tensor:
+        x = torch.ones(1, dtype=dtype)
+        x.mul_(w)
+        return (torch.relu(x) - torch.relu(-x)).sum()
+
+    assert judge([w], value).verdict is word
+
+
 def test_what_the_pieces_may_cost_is_counted_not_timed() -> None:
     parameters, value = tiny(3)
     all_of_them = pieces_of(parameters, value)

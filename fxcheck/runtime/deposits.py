@@ -1,0 +1,63 @@
+"""Whether what the backward passes of a step bring adds up in ``.grad``.
+
+Mixtures are about the sum of all gradients that reached outputs. A pass whose gradients went elsewhere, as those of
+``torch.autograd.grad``, or were thrown away before the next pass, is no part of what the optimizer sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+_Grads = list[tuple[Tensor | None, int]]
+
+
+class Deposits:
+    """Looks at the gradients that parameters hold before and after each backward pass.
+
+    Args:
+        parameters: the coordinates of the step's gradient.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self.task = -1
+        """Autograd's number of the running or last backward pass."""
+        self.passes = 0
+        self.before: _Grads = []
+        self.after: _Grads = []
+        self.received: set[tuple[bool, ...]] = set()
+        """Which parameters passes left something at."""
+        self.was_changed = False
+        """Somebody else wrote to gradients between two passes."""
+
+    def arrived(self) -> None:
+        """A backward pass, which is running, has reached an output."""
+        task = torch._C._current_graph_task_id()
+        if task == self.task:
+            return
+        self.before = self._grads()
+        self.was_changed |= self.passes > 0 and any(self._differ(self.after))
+        self.task, self.passes = task, self.passes + 1
+        Variable._execution_engine.queue_callback(self._ended)
+
+    def _ended(self) -> None:
+        self.received.add(tuple(self._differ(self.before)))
+        self.after = self._grads()
+
+    @property
+    def add_up(self) -> bool:
+        """Whether a single pass brought everything, or all passes left something at the same parameters."""
+        if self.passes < 2:
+            return True
+        return not self.was_changed and len(self.received) == 1 and any(*self.received)
+
+    def _grads(self) -> _Grads:
+        return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]
+
+    def _differ(self, then: _Grads) -> list[bool]:
+        now = self._grads()
+        return [a is not b or m != n for (a, m), (b, n) in zip(now, then, strict=True)]

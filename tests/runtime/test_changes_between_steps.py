@@ -1,0 +1,107 @@
+"""What changes after a model was instrumented, and makes its capture another function's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcheck
+from tests.soundness.oracle import Verdict, judge
+
+X = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+
+
+class _Linear(nn.Module):
+    """relu(w x + k b), which is right as long as the bias counts, and what attributes make of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.act: nn.Module = nn.ReLU()
+        self.has_bias = True
+        self.scaled = torch.clone
+        self.k = torch.ones(1, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.w * x
+        return self.act(y + self.k * self.scaled(self.b)) if self.has_bias else self.act(y)
+
+
+class _Odd(nn.Module):
+    def forward(self, y: Tensor) -> Tensor:
+        return torch.relu(2 * y) - torch.relu(-2 * y)
+
+
+CHANGES: dict[str, Callable[[_Linear], object]] = {
+    "an attribute": lambda m: setattr(m, "has_bias", False),
+    "a function": lambda m: setattr(m, "scaled", lambda b: 0 * b),
+    "the forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: self.act(self.w * x), m)),
+    "a module": lambda m: setattr(m, "act", _Odd()),
+    "the entries of a tensor that is no buffer": lambda m: m.k.zero_(),
+    "a tensor that is no buffer": lambda m: setattr(m, "k", torch.zeros(1, dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_certified_model_is_looked_at_again_after(change: str) -> None:
+    model = _Linear()
+    checked = fxcheck.instrument(model, (X,), allow_uncovered=True)
+    with checked.step() as step:
+        (checked(X) * X).sum().backward()
+    assert step.verdict == "certified" and step.theorem == "T4"
+    CHANGES[change](model)
+    assert judge([model.w, model.b], lambda: (model(X) * X).sum()).verdict is Verdict.OUTSIDE
+    with checked.step() as step:
+        (checked(X) * X).sum().backward()
+    assert step.verdict == "uncertified"
+
+
+def test_a_counter_of_a_certified_model_asks_for_one_capture_only() -> None:
+    class Counting(_Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting()
+    checked = fxcheck.instrument(model, (X,))
+    for _ in range(3):
+        checked(X).sum().backward()
+        checked(X[:1]).sum().backward()
+    assert model.calls == 6 and len(checked._programs) == 2
+    assert checked.last_step.verdict == "certified"
+
+
+def test_a_number_that_is_annealed_counts_in_a_checked_step() -> None:
+    model = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.0), nn.Hardtanh(), nn.Linear(3, 1)).double()
+    checked = fxcheck.instrument(model, (X,))
+    assert checked.training and torch.equal(checked(X), model(X))
+    model[2].max_val = 1e-3
+    assert torch.equal(checked(X), model(X))
+
+
+def test_forwards_of_one_step_with_other_attributes_in_between_are_not_pooled() -> None:
+    """relu(b) - relu(-b) = b, where AD gives 0 at 0; each of the two forwards is certified by itself."""
+    class Signed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+            self.sign = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sign * torch.relu(self.sign * self.b + x)
+
+    model, zero = Signed(), torch.zeros(2, 1, dtype=torch.float64)
+    checked = fxcheck.instrument(model, (zero,))
+    with checked.step() as step:
+        loss = checked(zero).sum()
+        model.sign = -1.0
+        (loss + checked(zero).sum()).backward()
+    assert float(model.b.grad) == 0.0
+    assert step.verdict == "uncertified" and "different layers" in step.text

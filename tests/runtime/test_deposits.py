@@ -1,0 +1,79 @@
+"""A mixture is about the gradient that the optimizer sees, not about gradients that were thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fxcheck
+from tests.runtime.models import Scalars
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def _zero(s: Scalars, x: Tensor) -> Tensor:
+    """max(w, -w) - max(-w, w) = 0, where AD gives 2 at w = 0 (theory 5); the second layer of picks is not the first's."""
+    y = s.w * x
+    return torch.stack([y, -y]).max(0).values - torch.stack([-y, y]).max(0).values
+
+
+def _behind(s: Scalars, x: Tensor) -> Tensor:
+    """The same, with a layer before it, so that all layers are decided together."""
+    y = s.w * x + torch.relu(s.w * x + 7.0) - (s.w * x + 7.0)
+    return torch.stack([y, -y]).max(0).values - torch.stack([-y, y]).max(0).values
+
+
+def _thrown_away(checked: Any) -> None:
+    checked(ONE).sum().backward()
+    checked.zero_grad()
+    (-checked(ONE)).sum().backward()
+
+
+def _zeroed(checked: Any) -> None:
+    checked(ONE).sum().backward()
+    checked.zero_grad(set_to_none=False)
+    (-checked(ONE)).sum().backward()
+
+
+def _gone_elsewhere(checked: Any) -> None:
+    torch.autograd.grad(checked(ONE).sum(), list(checked.parameters()))
+    (-checked(ONE)).sum().backward()
+
+
+def _meant_for_the_input(checked: Any) -> None:
+    x = ONE.clone().requires_grad_()
+    checked(x).sum().backward(inputs=[x])
+    (-checked(ONE)).sum().backward()
+
+
+def _added(checked: Any) -> None:
+    checked(ONE).sum().backward()
+    (-checked(ONE)).sum().backward()
+
+
+def _verdict(function: Callable[..., Tensor], run: Callable[[Any], None]) -> tuple[str | None, float]:
+    model = Scalars(function, w=0.0)
+    checked = fxcheck.instrument(model, (ONE,))
+    with checked.step():
+        checked(ONE), checked(ONE)  # from now on a second forward is expected
+    model.zero_grad()
+    with checked.step() as step:
+        run(checked)
+    return step.verdict, float(model.w.grad)
+
+
+@pytest.mark.parametrize("function", [_zero, _behind])
+@pytest.mark.parametrize("run", [_thrown_away, _zeroed, _gone_elsewhere, _meant_for_the_input])
+def test_gradients_that_do_not_add_up_in_grad_are_not_mixed_together(
+    function: Callable[..., Tensor], run: Callable[[Any], None]
+) -> None:
+    assert _verdict(function, run) == ("uncertified", -2.0)
+
+
+@pytest.mark.parametrize("function", [_zero, _behind])
+def test_gradients_of_micro_batches_that_do_are(function: Callable[..., Tensor]) -> None:
+    assert _verdict(function, _added) == ("certified", 0.0)
