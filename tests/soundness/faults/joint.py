@@ -166,10 +166,10 @@ def what_is_fixed_is_free(right: Any) -> Any:
     return lambda site, point, *rest: right(site, replace(point, is_fixed=False), *rest)
 
 
-@fault("5.9", "runtime.sites:_kinks_that_ties_rest_on", f"{BY_HAND}[a pool that is tied at the flat value]")
+@fault("5.9", "runtime.sites:_touched", f"{BY_HAND}[a pool that is tied at the flat value]")
 def flat_ties_are_free(right: Any) -> Any:
-    """Touched entries below maxima at their flat value may take another side than AD's."""
-    return lambda replayed: set()
+    """Touched entries below maxima at their flat value, which are not looked at, may take another side than AD's."""
+    return lambda touches, rests: right(touches, ())
 
 
 @fault("5.9", "passes.choice_nodes:_is_seen_once", f"{LABORATORY}[replay:in place on views 2 3]")
