@@ -274,7 +274,7 @@ class CheckedModule(nn.Module):
         self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
     ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], Inputs, list[Any]]:
         """The program that fits the model's present state and these inputs; captured when there is none."""
-        if self._state is not None:
+        if self._state is not None and self._state is not state:
             self._state.refuse_other_parameters(state, self._roots())
         call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
         inputs, leaves = Inputs.of(*call)
@@ -283,8 +283,8 @@ class CheckedModule(nn.Module):
             if known_loss != with_loss:
                 continue
             same_kind = program
-            if program.modules == state.modules and program.attributes == state.attributes and program.takes(inputs):
-                self.__dict__.update(_state=state)
+            if program.is_of(state) and program.takes(inputs):
+                self.__dict__["_state"] = state
                 return program, call, inputs, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
@@ -439,11 +439,12 @@ def _detached(value: Any) -> Any:
 def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
     """What makes a forward more than a function of its inputs and the checked parameters."""
     found = []
-    if any(isinstance(v, Tensor) and v.grad_fn is not None for v in leaves):
-        found.append("an input was computed with gradients outside the checked forward, where nothing is observed; "
-                     "detach it, or make that computation part of the model")  # fmt: skip
-    if any(id(v) in program.coordinates for v in leaves):
-        found.append("an input is one of the checked parameters, which the program takes for data")
+    for value in leaves:
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            found.append("an input was computed with gradients outside the checked forward, where nothing is observed; "
+                         "detach it, or make that computation part of the model")  # fmt: skip
+        if id(value) in program.coordinates:
+            found.append("an input is one of the checked parameters, which the program takes for data")
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if hooks is not None and not all(map(_is_torchs_own, hooks)):
         found.append("saved tensors pass through pack and unpack hooks, which may change the gradient that AD computes")

@@ -124,6 +124,12 @@ class Program:
                 found.setdefault((check.group, check.layer), []).append(check)
         return found
 
+    def is_of(self, state: State) -> bool:
+        """Whether the modules and their plain attributes are as they were at the capture."""
+        if self.modules is state.modules and self.attributes is state.attributes:  # as at most steps
+            return True
+        return self.modules == state.modules and self.attributes == state.attributes
+
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
         if writes(self.constants) != self.written or any(space.get(name) is not held for space, name, held in self.held):

@@ -100,8 +100,7 @@ def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
     return found
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """Structure, dtypes, devices and sizes of one call's arguments."""
 
     spec: TreeSpec
