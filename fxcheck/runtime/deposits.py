@@ -40,13 +40,13 @@ class Deposits:
         if task == self.task:
             return
         self.before = self._grads()
-        self.was_changed |= self.passes > 0 and any(self._differ(self.after))
+        self.was_changed |= self.passes > 0 and any(_differ(self.before, self.after))
         self.task, self.passes = task, self.passes + 1
         Variable._execution_engine.queue_callback(self._ended)
 
     def _ended(self) -> None:
-        self.received.add(tuple(self._differ(self.before)))
         self.after = self._grads()
+        self.received.add(tuple(_differ(self.after, self.before)))
 
     @property
     def add_up(self) -> bool:
@@ -58,6 +58,6 @@ class Deposits:
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]
 
-    def _differ(self, then: _Grads) -> list[bool]:
-        now = self._grads()
-        return [a is not b or m != n for (a, m), (b, n) in zip(now, then, strict=True)]
+
+def _differ(now: _Grads, then: _Grads) -> list[bool]:
+    return [a is not b or m != n for (a, m), (b, n) in zip(now, then, strict=True)]

@@ -98,12 +98,11 @@ class Glance:
             return False
 
     def shows_same_attributes(self) -> bool:
-        """Whether plain attributes are, which a forward of the model may have changed itself.
-
-        Raises:
-            KeyError: one is gone.
-        """
-        return [*map(len, self.spaces)] == self.sizes and all(map(is_, self._attributes(), self.attributes))
+        """Whether plain attributes are, which a forward of the model may have changed itself."""
+        try:
+            return [*map(len, self.spaces)] == self.sizes and all(map(is_, self._attributes(), self.attributes))
+        except KeyError:  # one is gone, and another is there
+            return False
 
     def _parts(self) -> list[dict[str, object]]:
         """Hooks, buffers, parameters and submodules, module by module."""

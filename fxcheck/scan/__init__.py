@@ -14,11 +14,10 @@ from fxcheck.scan import compiled_shares, compiled_ties, compiled_touches, refer
 from fxcheck.scan.choice import chosen, compiles, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
 from fxcheck.scan.compiled_touches import Glance
-from fxcheck.scan.reference import CLEAR, Shared, Ties, Touches
+from fxcheck.scan.reference import Shared, Ties, Touches
 from fxcheck.scan.windows import Windows, WindowSpec, adaptive, adaptive_tables, sliding, whole
 
 __all__ = [
-    "CLEAR",
     "Glance",
     "Shared",
     "Ties",

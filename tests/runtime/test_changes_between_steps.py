@@ -78,6 +78,23 @@ def test_a_counter_of_a_certified_model_asks_for_one_capture_only() -> None:
     assert checked.last_step.verdict == "certified"
 
 
+def test_a_certified_model_may_put_one_attribute_in_the_place_of_another() -> None:
+    class Renaming(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = ("even", "odd") if hasattr(self, "even") else ("odd", "even")
+            vars(self).pop(one, None)
+            setattr(self, other, True)
+            return super().forward(x)
+
+    model = Renaming()
+    model.even = True
+    checked = fxcheck.instrument(model, (X,))
+    for _ in range(3):
+        with checked.step() as step:
+            checked(X).sum().backward()
+        assert (step.verdict, step.theorem) == ("certified", "T4")
+
+
 def test_a_number_that_is_annealed_counts_in_a_checked_step() -> None:
     model = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.0), nn.Hardtanh(), nn.Linear(3, 1)).double()
     checked = fxcheck.instrument(model, (X,))
