@@ -130,10 +130,12 @@ class Collector:
         if not y.requires_grad:
             return
         if y.is_cpu:
-            glance = scan.glance(y, kinks)
-            if glance is not None:
-                self.glances[check.index] = glance
-            found = scan.touched(y, kinks)
+            glanced = check.index in self.glances
+            if not glanced:
+                glance = scan.glance(y, kinks)
+                if glance is not None:
+                    self.glances[check.index] = glance
+            found = scan.touched(y, kinks, glanced)
             _refuse_non_finite(found.finite, check)
             if found.indices.numel():
                 self._record_touches(check, live, found.indices, found.which)

@@ -20,6 +20,8 @@ from fxcheck.runtime.scene import Budget, Spent
 
 _ROWS_A_VECTOR = 8
 """More vectors than one for so many rows are not tried."""
+_NEAR = 3
+"""Operations between what rows read and a bias that counts as near."""
 
 
 def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> Subspace | None:
@@ -52,11 +54,31 @@ def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> S
 
 
 def _coordinates(rows: Rows, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Biases and other vectors alone, whose gradients are sums that a backward pass has at hand; then all parameters."""
+    """Biases near to what the rows read, or all vectors, whose gradients are sums that a backward pass has at hand; then all."""
     thin = [p for p in parameters if p.dim() <= 1]
-    if len(rows) <= sum(p.numel() for p in thin) and len(thin) < len(parameters):
-        yield thin
+    near = _biases_near(rows, thin)
+    few = near or thin
+    if len(rows) <= sum(p.numel() for p in few) and len(few) < len(parameters):
+        yield few
     yield list(parameters)
+
+
+def _biases_near(rows: Rows, thin: Sequence[Tensor]) -> list[Tensor]:
+    """For each operand one that it adds up, as far as it is found a few operations before; a pass by these alone is short."""
+    found: set[int] = set()
+    wanted = {id(p) for p in thin}
+    for reading in rows.readings:
+        nodes = [reading.group.edge.node]
+        for _ in range(_NEAR):
+            nodes = [n for node in nodes for n, _ in node.next_functions if n is not None]
+            known = (id(getattr(n, "variable", None)) for n in nodes)
+            bias = next((k for k in known if k in wanted), None)
+            if bias is not None:
+                found.add(bias)
+                break
+        else:
+            return []
+    return [p for p in thin if id(p) in found]
 
 
 def settled_by_first_looks(forwards: Sequence[Forward]) -> Subspace | None:

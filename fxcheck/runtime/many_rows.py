@@ -8,9 +8,9 @@ as no direction in the span serves, the combination of rows that proves it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import compress
 from math import sqrt
 
@@ -34,9 +34,16 @@ FEW_PROBES, MANY_PROBES = (1, 2), (8,)
 _SAFETY_OF_SUM = 1000.0
 """A random sum of rows is shorter than one of them by this factor less often than once in a thousand rows: the row's own
 weight, which is spread over an interval of its size, would have to meet what the others leave along it."""
+_SAFETY_OF_DUALITY = float(1 << 16)
+"""Two sums in which the errors of rows have random weights, spread over an interval of 2, are by this factor nearer to one
+another than one of these errors is large less often than once in as many times."""
+_SAFETY_OF_LAGS = 64.0
+"""The same for several such differences and other measurements beside them, which hardly all agree by accident."""
 _ALIKE = 64
 """More rows than this may be those of dead units, of which none is left, and that takes fewer passes to find out."""
 _MANY_COORDINATES = 16
+_MARGIN = 1 + 2.0**-20
+"""Of rows over their errors, so that whoever checks the certificate finds them larger in floating point too."""
 _MOST_VECTORS = 24
 _MOST_NUMBERS = 1 << 28
 _SEED = 20241208
@@ -59,6 +66,7 @@ class Subspace:
     """Rows that vanish exactly."""
 
 
+_BY_THE_FIRST = Decision(Outcome.FEASIBLE, np.ones(1), how="first vector")
 NO_ROWS = Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), 0)
 
 
@@ -89,12 +97,16 @@ class ManyRows:
         self.kept = np.ones(len(rows), dtype=bool)
         self.multiples: list[Sequence[Tensor | None]] = []
         """A sum of what rows are sums of, times the first of ``FACTORS``."""
+        self.lags: list[float] = []
+        """Differences of what should be equal: products with vectors of the subspace, and their weighted sums."""
         self.probed: list[list[np.ndarray]] = []
         """Derivatives of entries along random directions."""
-        self.generator = torch.Generator().manual_seed(_SEED)
-        self.weights = np.random.default_rng(_SEED).integers(1 << 14, 3 << 14, len(rows)) / (1 << 14)
-        """(rows,), of the first vector: positive, so that it is likely to serve; random, so that rows do not cancel in it; 1
-        or more, so that it is as much off as any row is; of 16 bits, which in float32 ``FACTORS`` do not round."""
+        self.weights = _weights(len(rows))
+        """(rows,), of the first vector."""
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(_SEED)
 
     # The operator ------------------------------------------------------------------------------
 
@@ -147,7 +159,7 @@ class ManyRows:
             self.kept = ~everything
             return self._found(*_one_row(0))
         first = _orthonormal(self._tangents.pulled, self.coordinates, [])
-        slopes = np.zeros(len(self.rows)) if first is None else self.read(self.along(first))
+        slopes = np.zeros(len(self.rows)) if first is None else self._products(first)
         zero = slopes == 0
         if zero.any() and not self._vanish(zero):
             raise Unclear(f"rows of {self._layer(zero)} vanish along a direction, and not exactly")
@@ -157,12 +169,10 @@ class ManyRows:
         if first is None or self._is_at_most_one():
             return self._found(*_one_row(int(self.kept.sum())))
         kept = slopes[self.kept]
-        for factors in (FACTORS[:2], FACTORS) if self._touch_many_coordinates() else (FACTORS,):
-            moved, longest = self._moved(factors)
+        for moved, longest in self._estimates(first, slopes):
             error = self._roundoff * _SAFETY_OF_SUM * longest + moved
-            if (kept > error).all():
-                system = LinearSystem(kept[:, None], error / kept)
-                return self._found(decide([system])[0], system)
+            if (kept > _MARGIN * error).all():
+                return self._found(_BY_THE_FIRST, LinearSystem(kept[:, None], error / kept))
         return self._found(*self._grow(first, slopes, moved))
 
     def _is_at_most_one(self) -> bool:
@@ -188,6 +198,27 @@ class ManyRows:
     def _roundoff(self) -> float:
         return max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
 
+    def _estimates(self, first: Sequence[Tensor], slopes: np.ndarray) -> Iterator[tuple[float, float]]:
+        """How far rounding may have moved a row, and the length of a random sum of what rows are sums of: first from what is
+        at hand, then by more passes."""
+        if self.rows.are_entries:
+            yield _SAFETY_OF_DUALITY * self.lags[0], _length(self._tangents.pulled) / FACTORS[0]
+        again = self.read(self.along([FACTORS[0] * v for v in first])) / FACTORS[0]
+        self.lags.append(float(np.abs(again - slopes).max()))
+        if self._touch_many_coordinates():
+            yield self._moved(FACTORS[:2])
+        yield self._moved(FACTORS)
+
+    def _products(self, vector: Sequence[Tensor]) -> np.ndarray:
+        """(rows,), A v, whose rounding is seen from <y, A v> = <A^T y, v>: two passes with roundings of their own computed the
+        two sides, and the random weights y spread what rounding did to any one product over twice its size or more."""
+        products = self.read(self.along(vector))
+        pairs = [(g.double(), v.to(g.device, g.dtype).double()) for g, v in zip(self._tangents.pulled, vector, strict=True)
+                 if g is not None]  # fmt: skip
+        other = sum(float((g * v).sum()) for g, v in pairs)
+        self.lags.append(abs(float(self.weights @ products) - other / FACTORS[0]))
+        return products
+
     def _touch_many_coordinates(self) -> bool:
         """Whether the first vector has so many that two multiples of it cannot but show how far rounding moves them."""
         return sum(int(g.count_nonzero()) for g in self._tangents.pulled if g is not None) >= _MANY_COORDINATES
@@ -207,7 +238,12 @@ class ManyRows:
             weights = [torch.tensor([next(random) for _ in g.entries], dtype=torch.float64) for g in self.groups]
             self.budget.spend(len(more))
             self.multiples += [list(pulled_back(self.groups, [f * w for w in weights], self.coordinates)) for f in more]
-        return 2 * disagreement(self.multiples), _length(self.multiples[0]) / FACTORS[0]
+        return 2 * disagreement(self.multiples) + self._lag, _length(self.multiples[0]) / FACTORS[0]
+
+    @property
+    def _lag(self) -> float:
+        """How far rounding may have moved the product of a row with any vector of length 1 in the subspace."""
+        return _SAFETY_OF_LAGS * float(np.linalg.norm(self.lags))
 
     def _grow(self, first: list[Tensor], slopes: np.ndarray, moved: float) -> tuple[Decision, LinearSystem | None]:
         """Add vectors to the subspace until it holds a direction, or nothing more is to be had.
@@ -218,10 +254,11 @@ class ManyRows:
             moved: how far rounding may have moved a row.
         """
         probes = iter(self.probes)
+        moved -= self._lag  # which grows with the subspace
         lengths, error = self._lengths(next(probes), moved)
         basis, columns = [first], [slopes[self.kept]]
         while True:
-            system, decision, wanted = _decided(np.stack(columns, 1) / lengths[:, None], error / lengths)
+            system, decision, wanted = _decided(np.stack(columns, 1) / lengths[:, None], (error + self._lag) / lengths)
             if decision.outcome is Outcome.FEASIBLE:
                 return decision, system
             if wanted is None or len(basis) >= self.most:
@@ -236,7 +273,7 @@ class ManyRows:
             if vector is None:
                 return decision, system
             basis.append(vector)
-            columns.append(self.read(self.along(vector))[self.kept])
+            columns.append(self._products(vector)[self.kept])
 
     def _lengths(self, probes: int, moved: float) -> tuple[np.ndarray, np.ndarray]:
         """Of the rows that are kept, their estimated lengths, and how far each may be off.
@@ -253,6 +290,15 @@ class ManyRows:
         terms = self.read(of_entries, signed=False)
         error = _SAFETY[probes] * self._roundoff * terms + moved
         return np.where(lengths > 0, lengths, 1.0)[self.kept], error[self.kept]
+
+
+@lru_cache(maxsize=64)
+def _weights(count: int) -> np.ndarray:
+    """Positive, so that a sum with these weights is likely to serve; random, so that rows do not cancel in it; 1 or more, so that
+    it is as much off as any row is; of 16 bits, which in float32 ``FACTORS`` do not round."""
+    drawn = np.random.default_rng(_SEED).integers(1 << 14, 3 << 14, count) / (1 << 14)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _decided(rows: np.ndarray, error: np.ndarray) -> tuple[LinearSystem | None, Decision, np.ndarray | None]:
@@ -280,10 +326,7 @@ def _root_mean_square(found: Sequence[np.ndarray]) -> np.ndarray:
 
 def _one_row(count: int) -> tuple[Decision, LinearSystem | None]:
     """No row, or one in the basis of its own span."""
-    if not count:
-        return NO_ROWS.decision, None
-    system = LinearSystem(np.ones((1, 1)), np.zeros(1))
-    return decide([system])[0], system
+    return (_BY_THE_FIRST, LinearSystem(np.ones((1, 1)), np.zeros(1))) if count else (NO_ROWS.decision, None)
 
 
 def _orthonormal(

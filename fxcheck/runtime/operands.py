@@ -44,11 +44,21 @@ class Entries:
     entries: Tensor
     """int64 (E,), flat row-major indices without repetition."""
 
+    @property
+    def edge(self) -> GradientEdge:
+        assert self.operand.edge is not None
+        return self.operand.edge
+
     def seed(self, weights: Tensor) -> Tensor:
-        """A tensor of the operand's shape that holds a weight (E,) at each entry, differentiably, and 0 elsewhere."""
-        zeros = self.operand.like.new_zeros(self.operand.numel)
-        placed = zeros.index_put((self.entries.to(zeros.device),), weights.to(zeros.device, zeros.dtype))
-        return placed.reshape(self.operand.shape)
+        """A tensor of the operand's shape that holds a weight (E,) at each entry, and 0 elsewhere."""
+        like = self.operand.like
+        seed = like.new_zeros(self.operand.shape)
+        seed.view(-1)[self.entries.to(like.device)] = weights.to(like.device, like.dtype)
+        return seed
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """(E,), the entries of a tensor of the operand's shape."""
+        return tensor.reshape(-1)[self.entries.to(tensor.device)]
 
 
 def groups_of(
@@ -73,7 +83,7 @@ def groups_of(
 
 
 def pulled_back(
-    groups: Sequence[Entries], weights: Sequence[Tensor], parameters: Sequence[Tensor], differentiably: bool = False
+    groups: Sequence[Entries], weights: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> Sequence[Tensor | None]:
     """The gradient of a weighted sum of entries by the parameters: one backward pass.
 
@@ -81,15 +91,21 @@ def pulled_back(
         groups: entries of one or several forwards whose graphs live.
         weights: (E,) for each group.
         parameters: by these.
-        differentiably: with a graph, so that it can be differentiated by the weights.
     """
-    edges = [g.operand.edge for g in groups if g.operand.edge is not None]
+    return _pulled_back(groups, [g.seed(w) for g, w in zip(groups, weights, strict=True)], parameters)
+
+
+def _pulled_back(
+    groups: Sequence[Entries], seeds: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """By the parameters, and with a graph where the seeds, one an operand, ask for one."""
+    edges = [g.edge for g in groups]
     if not edges or not parameters:
         return [None for _ in parameters]
     with torch.enable_grad():
         return dense(torch.autograd.grad(
-            edges, list(parameters), [g.seed(w) for g, w in zip(groups, weights, strict=True)], retain_graph=True,
-            create_graph=differentiably, allow_unused=True,
+            edges, list(parameters), seeds, retain_graph=True, create_graph=any(s.requires_grad for s in seeds),
+            allow_unused=True,
         ))  # fmt: skip
 
 
@@ -115,11 +131,9 @@ class Tangents:
         self, groups: Sequence[Entries], parameters: Sequence[Tensor], weights: Sequence[Tensor] | None = None
     ) -> None:
         values = weights or [torch.ones(len(g.entries)) for g in groups]
-        self._seeds = [
-            w.detach().to(g.operand.like.device, g.operand.like.dtype, copy=True).requires_grad_()
-            for g, w in zip(groups, values, strict=True)
-        ]  # fmt: skip
-        self._found = pulled_back(groups, self._seeds, parameters, differentiably=True)
+        self._groups = groups
+        self._seeds = [g.seed(w).requires_grad_() for g, w in zip(groups, values, strict=True)]
+        self._found = _pulled_back(groups, self._seeds, parameters)
 
     @property
     def pulled(self) -> list[Tensor | None]:
@@ -135,14 +149,14 @@ class Tangents:
         Returns:
             float64 (E,) for each group, on the CPU.
         """
-        zeros = [torch.zeros(len(w), dtype=torch.float64) for w in self._seeds]
-        with torch.enable_grad():
-            parts = [(g * v.to(g.device, g.dtype)).sum(dtype=torch.float64)
-                     for g, v in zip(self._found, direction, strict=True) if g is not None and g.requires_grad]  # fmt: skip
-            if not parts:
-                return zeros
-            answers = torch.autograd.grad(sum(parts[1:], parts[0]), self._seeds, retain_graph=True, allow_unused=True)
-        return [z if t is None else t.double().cpu() for t, z in zip(answers, zeros, strict=True)]
+        zeros = [torch.zeros(len(g.entries), dtype=torch.float64) for g in self._groups]
+        pairs = [(g, v.to(g.device, g.dtype)) for g, v in zip(self._found, direction, strict=True)
+                 if g is not None and g.requires_grad]  # fmt: skip
+        if not pairs:
+            return zeros
+        found, along = zip(*pairs, strict=True)
+        answers = torch.autograd.grad(found, self._seeds, along, retain_graph=True, allow_unused=True)
+        return [z if t is None else g.of(t).double().cpu() for g, t, z in zip(self._groups, answers, zeros, strict=True)]
 
 
 def derivatives_along(

@@ -46,9 +46,13 @@ __all__ = [
 ]
 
 
-def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
-    """The entries of ``y`` on a kink; see ``reference.touched``."""
-    return (compiled_touches if compiles(y) else reference).touched(y, kinks)
+def touched(y: Tensor, kinks: Sequence[float], glanced: bool = False) -> Touches:
+    """The entries of ``y`` on a kink; see ``reference.touched``.
+
+    Args:
+        glanced: a quick look at ``y`` has shown nothing, so that another is in vain.
+    """
+    return compiled_touches.touched(y, kinks, glanced) if compiles(y) else reference.touched(y, kinks)
 
 
 def glance(y: Tensor, kinks: Sequence[float]) -> Glance | None:

@@ -122,6 +122,19 @@ def sums_round_once(right: Any) -> Any:
     return lambda found: 0.0
 
 
+@fault("4.13", "runtime.many_rows:ManyRows._products",
+       "tests/runtime/test_many_rows.py::test_a_direction_counts_only_where_it_clears_what_cancellation_lost")  # fmt: skip
+def products_are_exact(right: Any) -> Any:
+    """A direction's products with rows are as exact as one sum over all of them."""
+
+    def wrong(self: Any, vector: Any) -> Any:
+        found = right(self, vector)
+        self.lags[-1] = 0.0
+        return found
+
+    return wrong
+
+
 @fault("4.12", "runtime.first_look:settled_by_first_looks", f"{LABORATORY}[replay:micro-batches 8 28]")
 def the_first_forward_is_the_step(right: Any) -> Any:
     """What the first look at one forward shows holds for the step."""
