@@ -31,6 +31,16 @@ def integers(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
     return np.left_shift(whole.astype(object), shift.astype(object)), lowest.tolist()
 
 
+def rounded_difference(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether some entry of ``left - right`` is not the exact difference.
+
+    Source: Knuth's error-free transformation of a sum.
+    """
+    difference = left - right
+    shift = difference - left
+    return bool(((left - (difference - shift)) - (right + shift)).any())
+
+
 def positive_on(rows: np.ndarray, row_error: np.ndarray, x: np.ndarray) -> np.ndarray:
     """For each row, is <a_k, x> > row_error[k] * ||a_k|| * ||x||? Compared exactly, through squares.
 

@@ -62,6 +62,8 @@ class StepResult:
     assumptions: tuple[str, ...] = ()
     forwards: int = 0
     samples: int = 0
+    refuted: bool = False
+    """Uncertified, and rightly: the gradient that AD returned was shown to be no Clarke subgradient (docs/theory.md 5.11)."""
     up_to_rounding: bool | None = None
     """True: it rests on gradients that cancel, or are zero, as computed. None: near touches were not looked for
     (theory 4.13)."""
@@ -145,6 +147,8 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     certified_by: dict[str, int] = field(default_factory=dict)
     """Steps by theorem and subdifferential, as ``T8 (bouligand)``."""
+    refuted: int = 0
+    """Uncertified steps whose gradient was shown to be no Clarke subgradient."""
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     history: History = field(default_factory=History, repr=False)
@@ -182,13 +186,14 @@ class Summary:
             self.certified_by[proof] = self.certified_by.get(proof, 0) + 1
         else:
             self.reasons[step.reason or ""] = self.reasons.get(step.reason or "", 0) + 1
+            self.refuted += step.refuted
         for stage, spent in step.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "schema": "fxcheck/run/1", "steps": self.steps, "certified": self.certified,
-            "certified_by": self.certified_by, "reasons": self.reasons,
+            "certified_by": self.certified_by, "reasons": self.reasons, "refuted": self.refuted,
             "theorem": self.theorem, "exact_ties": self.exact_ties, "notes": list(self.notes),
             "seconds": self.seconds, "layers": [t.to_dict() for t in self.layers.values()],
             "history": self.history.to_dict(),
@@ -206,7 +211,8 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [f"{self.certified} of {self.steps} steps certified" + "".join(
-            f"; {n} {reason}" for reason, n in sorted(self.reasons.items()))]  # fmt: skip
+            f"; {n} {reason}" for reason, n in sorted(self.reasons.items()))
+            + (f"; in {self.refuted} of them AD's gradient is no subgradient" if self.refuted else "")]  # fmt: skip
         for t in self.layers.values():
             share = "" if t.tied_share is None else f", {100 * t.tied_share:.3g}% of max outputs tied"
             lines.append(f"  {t.name}: {t.touched} touches in {t.touched_steps} steps{share}, "

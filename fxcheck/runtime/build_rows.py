@@ -9,6 +9,7 @@ from math import prod, sqrt
 import numpy as np
 from torch import Tensor
 
+from fxcheck.lp import exact
 from fxcheck.records.checks import CheckPlan, GroupPlan
 from fxcheck.runtime.closed_rows import Patches, entries_at, patches_of
 from fxcheck.runtime.gradients import Gradients, sign_of_maximum
@@ -177,7 +178,8 @@ class RowBuilder:
                 continue
             row = _tie(ties, group, k)
             row.slots = ((form.weight, channel),)
-            row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR
+            rounded = exact.rounded_difference(here[i], there[i])
+            row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR * rounded
             row.factor = None if form.norm is None else (form.norm, channel)
             row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)

@@ -403,7 +403,7 @@ class CheckedModule(nn.Module):
         started = time.perf_counter()
         until = started + session.joint_seconds
         joint = mix_one_layer(session, until) or decide_jointly(session.runs, until, session.seconds)
-        self._patience.learn(started, joint.certified)
+        self._patience.learn(started, joint.certified or joint.refuted)
         return joint
 
     def _report(self, step: StepResult) -> None:

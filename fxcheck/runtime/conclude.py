@@ -80,6 +80,7 @@ def _look_again(step: StepResult, joint: Joint) -> None:
         step.up_to_rounding = True if joint.dropped or joint.is_mixture else step.up_to_rounding
         step.layers = tuple(_certified(x, joint.theorem) for x in step.layers)
     else:
+        step.refuted = joint.refuted
         both = [t for t in (step.text, joint.text) if t]
         _refuse(step, step.reason or joint.reason, "; all layers together: ".join(both))
         step.layers = tuple(x if x.verdict != CERTIFIED or not x.is_touched else replace(x, verdict="undecided", theorem=None)

@@ -56,6 +56,8 @@ class Joint:
     subdifferential: str | None = None
     is_mixture: bool = False
     """AD's gradient is a mixture of parts, one or several, up to the rounding of their differences."""
+    refuted: bool = False
+    """AD's gradient is no Clarke subgradient."""
     reason: str = "undecided"
     text: str = ""
     rows: dict[str, int] = field(default_factory=dict)

@@ -6,19 +6,26 @@ if moreover the D(c) average to AD's gradient, that is a Clarke subgradient. For
 gradients, so the average can be read off them:
 
     D(c) - D_AD = sum over maxima k that c picks otherwise of (d loss / d output of k) * (gradient of c's pick - AD's pick).
+
+Where nothing else in the step lies on a kink, the D(c) of all choices that the rows admit are all Bouligand subgradients. If
+AD's gradient is no mixture of them it is no Clarke subgradient (5.11).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils._pytree import tree_leaves
 
+from fxcheck.errors import FxcheckError
 from fxcheck.lp.balance import balance
+from fxcheck.lp.cells import cells
+from fxcheck.lp.exact import rounded_difference
 from fxcheck.lp.feasibility import decide
 from fxcheck.lp.verify import KNOWN, is_direction
 from fxcheck.records.certificate import Block as CertificateBlock
@@ -26,12 +33,15 @@ from fxcheck.records.checks import Check
 from fxcheck.records.system import LinearSystem, Outcome
 from fxcheck.runtime.adjoints import adjoints_of
 from fxcheck.runtime.blocks import Block
+from fxcheck.runtime.choices import Watcher
+from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided
 from fxcheck.runtime.derivatives import GRANTED
 from fxcheck.runtime.gradients import sign_of_maximum
 from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.replay import Forward, NotReproduced
+from fxcheck.runtime.rounding import FACTORS
 from fxcheck.runtime.rows import Row, RowKind
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.sites import reading
@@ -39,6 +49,10 @@ from fxcheck.runtime.sites import reading
 _MOST_PARTS = 32
 _MOST_TRIES = 96
 _MOST_ROWS = 500
+_MOST_CELLS = 64
+_MOST_NORMALS = 1_000
+_ADJOINT_ERROR = 2.0**-10
+"""Relative; what d loss / d output may be off beside what is measured."""
 _SEED = 20241128
 
 
@@ -54,21 +68,45 @@ def mix_one_layer(session: Session, until: float) -> Joint | None:
         until: of ``time.perf_counter``; no part is looked for after it.
 
     Returns:
-        With a ``direction`` for every part and a ``mixture`` for each open block of the layer; None where this does not
-        settle the step.
+        With a ``direction`` for every part and a ``mixture`` for each open block of the layer; or refuted, with a ``direction``
+        from AD's gradient towards all others; None where this does not settle the step.
 
-    Source: T8 of the paper, for the picks of each part; theory 5, convexity.
+    Source: T8 of the paper, for the picks of each part; theory 5, convexity; docs/theory.md 5.11.
     """
     started = time.perf_counter()
     try:
         program, open_blocks = _open_layer(session)
-        adjoints = [_adjoints(f, {r.check for b in open_blocks for r in b.rows}) for f in session.runs]
-        found = [c for b in open_blocks for c in _Search(b, _factors(b, program, adjoints), until).run()]
-    except (_LeftOpen, NotReproduced, RuntimeError):  # the joint condition says what is left open, and why
-        return None
+        seen = [_look_at(f, {r.check for b in open_blocks for r in b.rows}) for f in session.runs]
+        searches = [_Search(b, _factors(b, program, seen), until) for b in open_blocks]
+        found = [_mixed(s) for s in searches]
+        if all(found):
+            blocks = [c for certificate in found for c in certificate]
+            return Joint(certified=True, theorem="T8", subdifferential="clarke", is_mixture=True, reason="", blocks=blocks)
+        if all(s.is_quiet for s in seen):
+            return next(filter(None, map(_refutation, (s for s, c in zip(searches, found, strict=True) if not c))), None)
+    except (_LeftOpen, NotReproduced, FxcheckError, RuntimeError):  # the joint condition says what is left open, and why
+        pass
     finally:
         session.spend("decomposition", started)
-    return Joint(certified=True, theorem="T8", subdifferential="clarke", is_mixture=True, reason="", blocks=found)
+    return None
+
+
+def _mixed(search: _Search) -> list[CertificateBlock]:
+    """The certificate of the block's mixture; empty where none was found."""
+    try:
+        return search.run()
+    except _LeftOpen:
+        return []
+
+
+def _refutation(search: _Search) -> Joint | None:
+    """The block's gradients on all sides of its ties, where AD's lies beyond a hyperplane that none of them reaches."""
+    count, separation = search.separated() or (0, None)
+    if separation is None:
+        return None
+    return Joint(refuted=True, reason="infeasible", blocks=[separation], text=(
+        f"nothing but ties of {search.block.rows[0].layer} lies on a kink, and the gradients on all {count} sides of "
+        "them lie on one side of AD's, which is therefore no Clarke subgradient"))  # fmt: skip
 
 
 # Whether the rule applies ------------------------------------------------------------------------
@@ -119,43 +157,49 @@ def _is_total(block: Block) -> bool:
 # What AD sends back ------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
-class _Results:
-    """Outputs of layers as autograd knows them, while a forward runs."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a forward shows when it runs again with the checks of all layers."""
 
-    edges: dict[int, GradientEdge] = field(default_factory=dict)
-
-    def observe(self, check: int, values: list[Tensor]) -> None:
-        """Nothing is looked at."""
-
-    def choose(self, check: int, result: Tensor) -> Tensor:
-        if result.requires_grad:
-            self.edges[check] = get_gradient_edge(result)
-        return result
+    adjoints: Mapping[int, Tensor]
+    """By check: d loss / d output of the layer."""
+    again: Mapping[int, Tensor]
+    """The same from a multiple of the loss, which rounds otherwise."""
+    is_quiet: bool
+    """Nothing but maxima of the layer is on a kink, no entry of any layer touched."""
 
 
-def _adjoints(forward: Forward, checks: set[int]) -> dict[int, Tensor]:
-    """d loss / d output of the layers that the checks observe, where the program has a place to read it."""
-    program, results = forward.program, _Results()
+def _look_at(forward: Forward, checks: set[int]) -> _Seen:
+    """Run it again, and read d loss / d output of the layers that the checks observe where the program has a place for it."""
+    program = forward.program
     replayed = program.replayed
+    watcher = Watcher(Collector(replayed.plan, program.classes_of(tree_leaves(forward.call)), {}, {}, {}, {}))
     at = {(c.kind, c.node): c.index for c in replayed.plan.checks if c.index in replayed.chosen}
-    with forward.again(results) as outputs:
+    with forward.again(watcher) as outputs:
+        observed = watcher.collector.finish()
         named = {i: at.get((c.kind, c.node), -1) for i, c in enumerate(program.plan.checks) if i in checks}
-        edges = {i: results.edges[k] for i, k in named.items() if k in results.edges}
-        return adjoints_of(edges, outputs, forward.cotangents)
+        edges = {i: watcher.results[k] for i, k in named.items() if k in watcher.results}
+        found, again = (
+            {i: t / f for i, t in adjoints_of(edges, outputs, [c if c is None else f * c for c in forward.cotangents]).items()}
+            for f in (1.0, FACTORS[0])
+        )  # fmt: skip
+    others = observed.touches or observed.splits or observed.problems or observed.active - set(named.values())
+    return _Seen(found, again, not others)
 
 
-def _factors(block: Block, program: Program, adjoints: Sequence[Mapping[int, Tensor]]) -> np.ndarray:
-    """For each row (K,): what the row is multiplied by in D(c) - D_AD where c picks its loser; NaN for a touch."""
-    found = np.full(len(block.rows), np.nan)
+def _factors(block: Block, program: Program, seen: Sequence[_Seen]) -> tuple[np.ndarray, np.ndarray]:
+    """For each row (K,): what the row is multiplied by in D(c) - D_AD where c picks its loser, and how far that may be off; NaN
+    for a touch."""
+    found = np.full((2, len(block.rows)), np.nan)
     for k, row in enumerate(block.rows):
         if row.kind is RowKind.TIE:
-            whole = adjoints[row.forward].get(row.check)
-            if whole is None:
+            check, run = program.plan.checks[row.check], seen[row.forward]
+            if row.check not in run.adjoints:
                 raise _LeftOpen
-            check = program.plan.checks[row.check]
-            found[k] = -sign_of_maximum(check.operator, check.arguments) * float(whole.reshape(-1)[row.output])
-    return found
+            first, again = (float(a[row.check].reshape(-1)[row.output]) for a in (run.adjoints, run.again))
+            found[:, k] = -sign_of_maximum(check.operator, check.arguments) * first, abs(first - again)
+    moved = 8 * float(np.nan_to_num(found[1]).max(initial=0.0))
+    return found[0], moved + _ADJOINT_ERROR * np.abs(found[0])
 
 
 # Parts -------------------------------------------------------------------------------------------
@@ -174,12 +218,12 @@ class _Part:
 
 
 class _Search:
-    def __init__(self, block: Block, factors: np.ndarray, until: float) -> None:
+    def __init__(self, block: Block, factors: tuple[np.ndarray, np.ndarray], until: float) -> None:
         self.block = block
         self.rows = block.system.rows
         self.errors = block.system.row_error * np.linalg.norm(self.rows, axis=1)
         self.terms = LinearSystem(self.rows, block.system.row_error * [_granted(r) for r in block.rows])
-        self.factors = factors
+        self.factors, self.factor_errors = factors
         self.until = until
         self.touches = [k for k, r in enumerate(block.rows) if r.kind is RowKind.TOUCH]
         self.maxima = list(_by_maximum(block.rows).values())
@@ -218,19 +262,65 @@ class _Search:
 
     def _add(self, direction: np.ndarray) -> bool:
         """Whether the direction resolves the picks that it leads to, and they are new."""
+        part = self._part(direction)
+        if part is None or part.picks in self.parts:
+            return False
+        self.parts[part.picks] = part
+        return True
+
+    def _part(self, direction: np.ndarray) -> _Part | None:
+        """The picks that a direction leads to, where it resolves them."""
         slopes = self.rows @ direction
         picks = tuple(min(m, key=lambda k: slopes[k]) for m in self.maxima)
         picks = tuple(k if slopes[k] < 0 else -1 for k in picks)
-        if picks in self.parts:
-            return False
         system = self._resolved(picks)
         if system is None or not is_direction(system.rows, system.row_error, direction):
-            return False
+            return None
         coefficients = np.zeros(len(self.rows))
         taken = [k for k in picks if k >= 0]
         coefficients[taken] = self.factors[taken]
-        self.parts[picks] = _Part(picks, system, direction, coefficients)
-        return True
+        return _Part(picks, system, direction, coefficients)
+
+    def separated(self) -> tuple[int, CertificateBlock] | None:
+        """How many sides the ties have, and a direction from AD's gradient on which the gradients of all of them lie; None where
+        that is not known, or there is none.
+
+        Rows are exact, and so are the differences of entries that they are gradients of: no path around the parameters comes
+        to a choice that no ray leads to.
+        """
+        normals = self._normals()
+        around = None if normals is None else cells(normals, _MOST_CELLS)
+        parts = [self._part(x) for x in around or ()]
+        found = {p.picks: p for p in parts if p is not None}
+        if not parts or None in parts:
+            return None
+        coefficients = np.stack([p.coefficients for p in found.values()])
+        differences = coefficients @ self.rows
+        errors = ((coefficients != 0) * self.factor_errors) @ np.linalg.norm(self.rows, axis=1)
+        lengths = np.linalg.norm(differences, axis=1)
+        if (lengths <= errors).any():
+            return None
+        system = LinearSystem(differences, errors / lengths)
+        decision = decide([system])[0]
+        if decision.outcome is not Outcome.FEASIBLE:
+            return None
+        name, block = f"{self.block.rows[0].layer}, gradients around less AD's", self.block
+        return len(found), CertificateBlock(
+            name, block.group, "direction", block.labels, system.rows, system.row_error, decision.direction
+        )  # fmt: skip
+
+    def _normals(self) -> np.ndarray | None:
+        """Of the hyperplanes on which two entries of one max are equal; None where they are not known exactly."""
+        if self.touches or self.block.system.row_error.any():
+            return None
+        found: list[np.ndarray] = []
+        for members in self.maxima:
+            rows = [self.rows[k] for k in members]
+            pairs = list(combinations(rows, 2))
+            if any(rounded_difference(a, b) for a, b in pairs) or len(found) > _MOST_NORMALS:
+                return None
+            found += [n for n in (*rows, *(a - b for a, b in pairs)) if n.any()]
+        return np.stack(found) if found else None
 
     def _resolved(self, picks: Sequence[int]) -> LinearSystem | None:
         """The rows that a direction must satisfy for these picks; None where one may be nothing but rounding."""

@@ -19,13 +19,13 @@ P, Q, R = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (2.0, 1.0, 3.0)
 
 
 class Pooled(nn.Module):
-    """A convolution over patches of three numbers, and pools of two: the weights' gradients are the patches."""
+    """A convolution over patches of three numbers, and pools: the weights' gradients are the patches."""
 
-    def __init__(self, factors: tuple[float, ...], pools: int = 1, norm: nn.Module | None = None) -> None:
+    def __init__(self, factors: tuple[float, ...], pools: int = 1, norm: nn.Module | None = None, width: int = 2) -> None:
         super().__init__()
         self.conv = nn.Conv1d(1, 1, 3, stride=3, bias=False)
         self.norm = norm or nn.Identity()
-        self.pools = pools
+        self.pools, self.width = pools, width
         self.register_buffer("factors", torch.tensor(factors))
         self.double()
         nn.init.ones_(self.conv.weight)
@@ -33,7 +33,7 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.conv(x))
         for _ in range(self.pools):
-            y = F.max_pool1d(y, 2)
+            y = F.max_pool1d(y, self.width)
         return (y.flatten(1) * self.factors).sum()
 
 
@@ -67,10 +67,16 @@ def test_opposite_rows_that_pull_the_same_way_are_a_mixture(tmp_path: Path) -> N
     assert confirmed(step, tmp_path)
 
 
-def test_opposite_rows_that_pull_apart_are_none() -> None:
+def test_opposite_rows_that_pull_apart_are_none(tmp_path: Path) -> None:
     # max(p, q) - 3 max(q, p) = -2 max(p, q), and AD's p - 3 q is no mixture of -2 p and -2 q.
     step = run(Pooled((1.0, -3.0)), patches(P, Q, Q, P))
     assert step.verdict == "uncertified" and step.reason == "infeasible"
+    assert step.refuted and "no Clarke subgradient" in step.text
+    assert [b.claim for b in step.certificate.blocks] == ["multipliers", "direction"] and confirmed(step, tmp_path)
+    difference = step.certificate.blocks[1]
+    assert len(difference.rows) == 2  # -2 p and -2 q, less p - 3 q
+    expected = [[-3 * p + 3 * q for p, q in zip(P, Q, strict=True)], [q - p for p, q in zip(P, Q, strict=True)]]
+    assert sorted(difference.rows.tolist()) == sorted(expected)
 
 
 def test_three_rows_that_exclude_one_another(tmp_path: Path) -> None:
@@ -82,7 +88,55 @@ def test_three_rows_that_exclude_one_another(tmp_path: Path) -> None:
 
 
 def test_three_rows_one_of_which_pulls_apart() -> None:
-    assert run(Pooled((2.0, 1.0, -3.0)), patches(P, Q, Q, R, R, P)).verdict == "uncertified"
+    # 2 max(p, q) + max(q, r) - 3 max(r, p): AD's p pulls back what is beyond all six orders of p, q and r.
+    step = run(Pooled((2.0, 1.0, -3.0)), patches(P, Q, Q, R, R, P))
+    assert step.verdict == "uncertified" and step.refuted
+    assert len(step.certificate.blocks[-1].rows) == 6
+
+
+class Touched(nn.Module):
+    """Two maxes that pull apart, beside a ReLU at its kink that may change what AD's gradient is compared with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled, self.beside = Pooled((1.0, -3.0)), nn.Linear(1, 1, dtype=torch.float64)
+        nn.init.zeros_(self.beside.weight)
+        nn.init.zeros_(self.beside.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pooled(x) + F.relu(self.beside(x[0, 0, :1])).sum()
+
+
+def test_nothing_is_refuted_where_more_lies_on_a_kink() -> None:
+    step = run(Touched(), patches(P, Q, Q, P))
+    assert step.verdict == "uncertified" and not step.refuted
+
+
+@pytest.mark.parametrize(("small", "exact"), [(0.25, True), (1e-9 / 3, False)])
+def test_rows_that_are_rounded_refute_nothing(small: float, exact: bool) -> None:
+    """Between two hyperplanes that look like one there might be a region of AD's choice."""
+    p, q = (1e8 / 3, 0.0, small), (small, 0.0, 1e8 / 3)
+    step = run(Pooled((1.0, -3.0)), patches(p, q, q, p))
+    assert step.reason == "infeasible" and step.refuted is exact
+
+
+@pytest.mark.parametrize(("small", "exact"), [(0.0, True), (1e-9 / 3, False)])
+def test_two_losers_whose_difference_is_rounded(small: float, exact: bool) -> None:
+    # max(p, q, r) - 3 max(q, p), whose rows p - q and p - r are exact; q - r holds 1e8 / 3 - small.
+    p, q, r = (0.0, 0.0, 1e8 / 3), (1e8 / 3, 0.0, 0.0), (small, 1e8 / 3, 0.0)
+    step = run(Pooled((1.0, -3.0), width=3), patches(p, q, r, q, p, p))
+    assert step.reason == "infeasible" and step.refuted is exact
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-4])
+def test_a_run_counts_what_was_refuted(factor: float) -> None:
+    checked = fxcheck.instrument(Pooled((factor, -3.0)), (patches(P, Q, Q, P),), on_uncertified="record")
+    for _ in range(2):
+        with checked.step():
+            checked(patches(P, Q, Q, P)).backward()
+    summary = checked.summary()
+    assert summary.refuted == summary.to_dict()["refuted"] == 2
+    assert "in 2 of them AD's gradient is no subgradient" in str(summary)
 
 
 class Products(nn.Module):

@@ -25,6 +25,7 @@ from tests.soundness.oracle import BY_COORDINATE, Judgement, Verdict, judge
 from tests.soundness.paths import IDLE, Spent, owed_to, path_of, reason_of, watched
 
 WRONG = (Verdict.OUTSIDE, Verdict.NOT_AD, Verdict.NOT_LIPSCHITZ)
+RIGHT = (Verdict.INSIDE, Verdict.ROUNDING)
 REFUSED, CRASHED = "refused", "crashed"
 CONTRADICTION = "the oracle contradicts itself"
 _SAMPLED = {True: 5, False: 3}
@@ -52,6 +53,8 @@ class CaseRecord:
     text: str = ""
     owed_to: str = ""
     """``FIRST`` or ``SECOND`` (of ``paths``): without deciding all layers together it would be refused or uncertified."""
+    refuted: bool = False
+    """fxcheck says that backward's gradient is no Clarke subgradient."""
     weight: int = 1
     """How many cases it stands for, where a sample is judged."""
     family: str = ""
@@ -64,8 +67,8 @@ class CaseRecord:
 
     @property
     def is_unsound(self) -> bool:
-        """Certified, and backward's gradient is no Clarke subgradient."""
-        return self.verdict == CERTIFIED and self.oracle in WRONG
+        """Certified, and backward's gradient is no Clarke subgradient; or refuted, and it is one."""
+        return (self.verdict == CERTIFIED and self.oracle in WRONG) or (self.refuted and self.oracle in RIGHT)
 
     @property
     def has_failed(self) -> bool:
@@ -221,7 +224,7 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
         return CaseRecord(CRASHED, reason="its gradient is not the network's", distance=gap, seconds=seconds)
     touched, ties = sum(x.touched for x in step.layers), sum(x.ties for x in step.layers)
     idle = path == (IDLE,)
-    weight = _SAMPLED[idle] if idle or reason else 1
+    weight = _SAMPLED[idle] if idle or (reason and not step.refuted) else 1
     if trial % weight:
         return CaseRecord(step.verdict or "", path, reason, touched=touched, ties=ties, owed_to=owed, seconds=seconds)
     started = time.perf_counter()
@@ -231,8 +234,8 @@ def run_case(bench: Bench, point: Point, spent: Spent, trial: int = 0) -> CaseRe
         return _crash(error, seconds)
     seconds["oracle"] = time.perf_counter() - started
     return CaseRecord(
-        step.verdict or "", path, reason, found.verdict, touched, ties, found.distance, found.note, owed, weight,
-        seconds=seconds,
+        step.verdict or "", path, reason, found.verdict, touched, ties, found.distance, found.note, owed,
+        refuted=step.refuted, weight=weight, seconds=seconds,
     )  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def test_an_infeasible_step_is_reported_with_its_certificate(
     (reason,) = t["uncertified"]
     assert (reason["reason"], reason["steps"], reason["first"]) == ("infeasible", 1, 0)
     _, verdict, beyond, *_ = read_cells(page, "VGG11, Photo crops")
-    assert verdict[3:] == ["2", "T8 (bouligand) 2", "1", "0", "0", "1", "infeasible 1"]
-    assert beyond[3:10] == ["2", "1", "0", "0", "0", "1", "0"]
+    assert verdict[3:] == ["2", "T8 (bouligand) 2", "0", "1", "0", "0", "1", "infeasible 1"]
+    assert beyond[3:11] == ["2", "1", "0", "0", "0", "0", "1", "0"]
     (file,) = folder.rglob("*.json")
     assert file == folder / lemma7 / "seed0-step0.json"
     with pytest.raises(SystemExit) as ended:

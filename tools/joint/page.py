@@ -65,9 +65,9 @@ def _network_row(t: Record) -> tuple[str, ...]:
 
 # Verdicts --------------------------------------------------------------------------------------
 
-_VERDICT_HEADER = ("network", "seed", "steps", "certified", "by", "infeasible", "undecided", "uncovered",
+_VERDICT_HEADER = ("network", "seed", "steps", "certified", "by", "refuted", "infeasible", "undecided", "uncovered",
                    "steps with rows", "their outcome")  # fmt: skip
-_REASONS = ("infeasible", "undecided", "uncovered")
+_REASONS = ("refuted", "infeasible", "undecided", "uncovered")
 
 
 def _verdict_row(t: Record) -> tuple[str, ...]:
@@ -106,11 +106,12 @@ _PAPER_TEXT = """
 ## Max-pools in fp32 and bf16
 
 Networks of the [second experiment](paper-convolutional.md), which T8 covers: the steps for which it found no direction in
-some P_l (it is empty, or its emptiness was not decided), and what certified them after all. In fp32 T_j is exact, as there.
+some P_l (it is empty, or its emptiness was not decided), and what certified them after all, or showed that AD's gradient is
+no Clarke subgradient (*refuted*). In fp32 T_j is exact, as there.
 Another number of threads rounds sums differently, and other steps tie.
 """
 _BEYOND = ("network", "seed", "steps", "T8", "T8 says nothing", "a layer's picks mixed", "joint condition", "decomposition",
-           "infeasible", "undecided", "whole run, s")  # fmt: skip
+           "refuted", "infeasible", "undecided", "whole run, s")  # fmt: skip
 
 
 def _paper_section(trainings: Iterable[Record]) -> list[str]:
@@ -123,7 +124,7 @@ def _beyond_row(t: Record) -> tuple[str, ...]:
     joint condition, then to the decomposition."""
     found = t["outcomes"]
     t8 = found.get("T8, bouligand", 0)
-    beyond = (found.get(name, 0) for name in ("T8, clarke", "joint, bouligand", "joint, clarke", "infeasible", "undecided"))
+    beyond = (found.get(name, 0) for name in ("T8, clarke", "joint, bouligand", "joint, clarke", *_REASONS[:3]))
     return (_title(t), str(t["seed"]), str(t["steps"]), str(t8), str(t["steps"] - t8), *map(str, beyond), f"{t['seconds']:.0f}")
 
 

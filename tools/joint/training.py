@@ -145,4 +145,6 @@ def _save(step: StepResult, path: Path) -> None:
 
 
 def _outcome(step: StepResult) -> str:
-    return f"{outcome(step)}, {step.subdifferential}" if step.verdict == CERTIFIED else outcome(step)
+    if step.verdict == CERTIFIED:
+        return f"{outcome(step)}, {step.subdifferential}"
+    return "refuted" if step.refuted else outcome(step)
