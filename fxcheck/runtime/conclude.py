@@ -82,7 +82,7 @@ def _look_again(step: StepResult, joint: Joint) -> None:
     else:
         step.refuted = joint.refuted
         both = [t for t in (step.text, joint.text) if t]
-        _refuse(step, step.reason or joint.reason, "; all layers together: ".join(both))
+        _refuse(step, step.reason or joint.reason, ("; " if joint.refuted else "; all layers together: ").join(both))
         step.layers = tuple(x if x.verdict != CERTIFIED or not x.is_touched else replace(x, verdict="undecided", theorem=None)
                             for x in step.layers)  # fmt: skip
     if joint.rows:

@@ -104,9 +104,10 @@ def _refutation(search: _Search) -> Joint | None:
     count, separation = search.separated() or (0, None)
     if separation is None:
         return None
-    return Joint(refuted=True, reason="infeasible", blocks=[separation], text=(
-        f"nothing but ties of {search.block.rows[0].layer} lies on a kink, and the gradients on all {count} sides of "
-        "them lie on one side of AD's, which is therefore no Clarke subgradient"))  # fmt: skip
+    layer = search.block.rows[0].layer
+    text = (f"AD's gradient is no Clarke subgradient: only ties of {layer} are on a kink, and the gradients on all {count} sides "
+            "of them lie beyond a hyperplane from AD's")  # fmt: skip
+    return Joint(refuted=True, reason="infeasible", blocks=[separation], text=text)
 
 
 # Whether the rule applies ------------------------------------------------------------------------
