@@ -134,5 +134,5 @@ _PHRASES = (
     # of all layers together
     "no one direction", "AD takes neither side", "no mixture of them is AD's", "no direction that was tried",
     "equal up to rounding", "a step that this may take", "same bits", "was overwritten", "needs backward()",
-    "several gradients arrived", "that are followed", "outside T8",
+    "several gradients arrived", "that are followed", "outside T8", "is no Clarke subgradient",
 )  # fmt: skip

@@ -126,7 +126,7 @@ class Tally:
             ("judged by the oracle", f"{judged:,}"),
             ("with a touch or a tie", f"{sum(self.hits.values()):,}"),
             ("backward is wrong there, and not certified", f"{self.wrong() - self._unsound():,}"),
-            ("**certified and wrong**", f"**{self._unsound():,}**"),
+            ("**certified and wrong, or refuted and right**", f"**{self._unsound():,}**"),
             ("crashes", f"{sum(r.verdict == CRASHED for r in self.failures):,}"),
             ("certified, and backward is right", f"{certified:,}"),
             ("certified, of all steps of networks that are not refused", _share(self.count(verdict=CERTIFIED), steps)),
