@@ -199,6 +199,11 @@ class Summary:
             "history": self.history.to_dict(),
         }  # fmt: skip
 
+    @property
+    def refuted_text(self) -> str:
+        """How many steps AD was shown to be wrong in; empty for none."""
+        return f"in {self.refuted} of them AD's gradient is no subgradient" if self.refuted else ""
+
     def scalars(self, prefix: str = "fxcheck/run/") -> dict[str, float]:
         """A flat dict for any logger."""
         found = {f"{prefix}steps": float(self.steps), f"{prefix}certified": float(self.certified),
@@ -212,7 +217,7 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"{self.certified} of {self.steps} steps certified" + "".join(
             f"; {n} {reason}" for reason, n in sorted(self.reasons.items()))
-            + (f"; in {self.refuted} of them AD's gradient is no subgradient" if self.refuted else "")]  # fmt: skip
+            + (f" ({self.refuted_text})" if self.refuted else "")]  # fmt: skip
         for t in self.layers.values():
             share = "" if t.tied_share is None else f", {100 * t.tied_share:.3g}% of max outputs tied"
             lines.append(f"  {t.name}: {t.touched} touches in {t.touched_steps} steps{share}, "

@@ -13,6 +13,7 @@ import fxcheck
 from fxcheck.lp.recheck import recheck
 from fxcheck.records.certificate import Certificate
 from fxcheck.records.step import StepResult
+from fxcheck.render.run import headline
 
 P, Q, R = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (2.0, 1.0, 3.0)
 """Patches on which a convolution with weights of 1 has the value 6."""
@@ -137,7 +138,8 @@ def test_a_run_counts_what_was_refuted(factor: float) -> None:
             checked(patches(P, Q, Q, P)).backward()
     summary = checked.summary()
     assert summary.refuted == summary.to_dict()["refuted"] == 2
-    assert "in 2 of them AD's gradient is no subgradient" in str(summary)
+    assert str(summary).splitlines()[0] == "0 of 2 steps certified; 2 infeasible (in 2 of them AD's gradient is no subgradient)"
+    assert headline(summary).endswith("uncertified: 2 infeasible (in 2 of them AD's gradient is no subgradient)")
 
 
 class Products(nn.Module):
