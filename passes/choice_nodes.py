@@ -116,8 +116,8 @@ def _later(graph: fx.Graph, node: fx.Node, users: Iterable[fx.Node]) -> list[fx.
 def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list[Check]) -> bool:
     """Replace a composite by its parts, with the outputs of the layers among them passed through ``choose``.
 
-    The parts read what the composite read, the choices of layers before it. What ``readers``, maxima that the composite
-    returns, are compared by is then those parts and no copy of them.
+    The parts read what the composite read, the choices of layers before it. What ``readers``, its maxima, are compared by is
+    then those parts and no copy of them.
     """
     sources = inserter.sources
     results = [i for i, held in sources.holder_of.items() if held == place]
@@ -127,6 +127,8 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list
     node = inserter.node(place)
     graph = inserter.room(place.path).graph
     made: dict[int, fx.Node] = {}
+    before: dict[int, fx.Node] = {}
+    """The parts as they are computed, before anything is put in their place."""
     operands = set(node.all_input_nodes)
 
     def value(reader: int, read: int, path: Path) -> fx.Node:
@@ -138,7 +140,7 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list
 
     def part(id_: int) -> fx.Node:
         if id_ not in made:
-            made[id_] = inserter.called_again(id_, place.path, value)
+            made[id_] = before[id_] = inserter.called_again(id_, place.path, value)
             if id_ in layers:
                 made[id_] = graph.call_function(choose, (made[id_], layers[id_].index))
         return made[id_]
@@ -151,6 +153,7 @@ def _expand(inserter: Inserter, place: Place, checks: list[Check], readers: list
         for check in readers:
             if probe.args[1] == check.index:
                 values = list(probe.args[2])  # type: ignore[arg-type]
-                values[: len(check.reads)] = [value(check.result, read, place.path) for read in check.reads]
+                values[:-1] = [value(check.result, read, place.path) for read in check.reads]
+                values[-1] = before.get(check.result, values[-1])
                 probe.update_arg(2, values)
     return set(layers) <= set(made)

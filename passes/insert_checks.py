@@ -189,6 +189,11 @@ class Inserter:
             self.extrema[check.index] = node
             return
         single = check.kind in (CheckKind.SINGULAR, CheckKind.SPLIT)
+        if single and self.sources.holder_of.get(check.result) != at:  # a part of a composite, which returns something else
+            with room.graph.inserting_before(node.next):
+                values = [self.value(check.node, i, at.path) for i in check.reads]
+                self._observe(at.path, check, node, [*values, self.called_again(check.node, at.path, self.value)])
+            return
         results = [node] if single else self._maxima_and_picks(room, node, at)
         self.extrema[check.index] = results[0]
         with room.graph.inserting_before(results[-1].next):

@@ -74,8 +74,8 @@ def _triplet_margin_loss(lowering: Any, a: dict[str, Any], value: Any, extra: di
     if a["swap"]:
         other = distance(a["positive"], a["negative"])
         far = Ref(lowering.emit("aten.minimum.default", {"self": far, "other": other}, _like(lowering, far), **extra))
-    difference = _binary(lowering, "sub", near, far, extra)
-    arguments = {"self": difference, "min": -a["margin"]}
+    difference = _binary(lowering, "sub", _binary(lowering, "add", near, a["margin"], extra), far, extra)
+    arguments = {"self": difference, "min": 0}
     entries = Ref(lowering.emit("aten.clamp_min.default", arguments, _like(lowering, difference), **extra))
     return _reduce(lowering, entries, a["reduction"], value, extra)
 

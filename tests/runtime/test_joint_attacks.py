@@ -313,3 +313,18 @@ def test_the_parts_of_a_norm_read_what_is_chosen_before_it(maxima: Callable[[Ten
     graph = checked._programs[0][1].replayed.module.graph
     outputs = [n for n in graph.nodes if n.target is getitem and n.args[1] == 0]
     assert outputs and {u.target for n in outputs for u in n.users} == {observe, choose}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_parts_of_a_triplet_loss_give_its_bits_and_their_minimum_can_be_chosen_for(reduction: str) -> None:
+    """9 - 2 |w|, whose gradient AD takes for 0 at the tie of two distances."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        w = (s.w * x)[:, None]
+        return F.triplet_margin_loss(w + 3, 3 - w, torch.zeros_like(w), margin=6.0, eps=1.0, swap=True, reduction=reduction)
+
+    model, x = Scalars(function, w=0.0), torch.ones(2, dtype=F64)
+    assert judge([model.w], lambda: model(x).sum()).verdict is Verdict.INSIDE
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "joint", "clarke"), step.text

@@ -389,6 +389,14 @@ UNSOUND = [
     Case("9: an image without a batch under a 1 by 2 pool", of(
         lambda s, x: F.max_pool2d(relu(F.conv2d(x, s.w)), (1, 2)), w=[[[[1.0]], [[0.0]]]]),
         given([[[-1.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [0.0, -1.0]]]), lambda m, x: m(x)[0, 0].sum() - m(x)[0, 1].sum()),
+    # insert_checks: the result of pairwise_distance was that of the whole loss.
+    Case("10a: a distance of 0 inside triplet_margin_loss", of(
+        lambda s, x: 2 * relu(s.w * x).sum() + F.triplet_margin_loss((s.w * x)[None], T([[1.0]]), T([[0.0]]), eps=0.0),
+        w=[0.0]), given([1.0])),
+    # composites._triplet_margin_loss: 0.2 - 0.3 was compared with -0.1, where torch compares 0.1 + 0.2 - 0.3 with 0.
+    Case("10b: triplet_margin_loss adds its margin first", of(
+        lambda s, x: F.triplet_margin_loss(torch.stack([s.w * x, 5 * x]), T([[-0.2], [4.0]]), T([[0.1 + 0.2], [4.5]]),
+                                           margin=0.1, eps=0.0) - relu(-s.w[None]).sum(), w=[0.0]), given([1.0])),
 ]  # fmt: skip
 
 
