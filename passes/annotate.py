@@ -40,6 +40,10 @@ _UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full
 _SAME_UNIFORM_VALUE = ("clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "lift_fresh", "expand", "view",
                        "reshape", "expand_as", "unsqueeze", "contiguous")  # fmt: skip
 
+_GIVES_NO_VALUE = {f"aten.{name}": "other" for name in ("expand_as.default", "view_as.default", "reshape_as.default",
+                                                        "type_as.default", "to.other")}  # fmt: skip
+"""Operators that read only the shape or the dtype of one argument."""
+
 
 @dataclass(frozen=True)
 class Annotated:
@@ -90,7 +94,7 @@ def annotate(graph: Graph) -> Annotated:
         facts = _semantics_of(node, call, semantics)
         mask = bit.get(node.id, 0)
         if facts.kind is not Kind.CONSTANT:
-            for source in sources:
+            for source in _valued(node, sources):
                 mask |= depends[source]
         semantics.append(facts)
         depends.append(mask)
@@ -126,6 +130,14 @@ def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemant
             return _INDEX_OUTPUT
         return _CUT_OUTPUT if node.arguments["index"] in parent.cut_outputs else _KEEP
     return registry.lookup(call)
+
+
+def _valued(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
+    """The nodes whose values a node reads."""
+    template = node.arguments.get(_GIVES_NO_VALUE.get(node.op, ""))
+    if not isinstance(template, Ref) or node.arguments.get("self") == template:
+        return sources
+    return tuple(s for s in sources if s != template.id)
 
 
 def _uniform_value(node: Node, call: Call) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fxcheck.records.graph import Ref
@@ -31,6 +32,9 @@ def reaches_singular_point(
     base = operator.split(".")[1]
     if base in _NORMS:
         return _norm(base, arguments, operands, result)
+    if base in ("_weight_norm", "_weight_norm_interface"):
+        direction = operands[_id(arguments["v"])]
+        return bool((torch.norm_except_dim(direction, 2, arguments.get("dim", 0)) == 0).any())
     first = operands.get(_id(arguments.get("self")))
     if first is None:
         return None

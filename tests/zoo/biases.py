@@ -110,6 +110,8 @@ KEPT_BY = (
          of(lambda s, x: sum(relu(p) for p in torch.cat([s.a(x), s.b(x)], 1).split(2, 1)), a=dense, b=dense), KEPT, theorem=T46),
     Case("through permute and reshape", _conv_relu(lambda y: y.permute(0, 2, 3, 1).reshape(2, -1)), KEPT, image, "T6"),
     Case("through gather by data", of(lambda s, x: relu(s.layer(x).gather(1, (x > 0).long())), layer=dense), KEPT, theorem=T46),
+    Case("through gather by data in the shape of what is read",
+         of(lambda s, x: (lambda y: relu(y.gather(1, (x[:, :1] > 0).long().expand_as(y))))(s.layer(x)), layer=dense), KEPT, theorem=T46),
     Case("through index_select", _dense_relu(lambda y: y.index_select(1, torch.tensor([2, 0, 0]))), KEPT, theorem=T46),
     Case("through zero padding", _conv_relu(lambda y: F.pad(y, (1, 1, 1, 1))), (CERTIFIED,), image, "T6"),
     Case("through constant padding by -1", _conv_relu(lambda y: F.pad(y, (1, 1), value=-1.0)), (CERTIFIED,), image, "T6"),
