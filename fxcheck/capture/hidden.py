@@ -18,6 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import handle_torch_function
 
 from fxcheck.capture import unroll
 from fxcheck.capture.origin import user_line_of
@@ -166,6 +167,7 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         (torch.Tensor, "register_hook", watched_hook),
         (saved_tensors_hooks, "__enter__", watched_enter),
         (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
+        (nn.functional, "handle_torch_function", _handed_over),
     ]
 
 
@@ -264,6 +266,13 @@ def _checkpointed(cls: Any, function: Any, preserve_rng_state: bool, *args: Any)
         return function(*args)
     with torch.no_grad():
         return function(*args)
+
+
+def _handed_over(function: Any, relevant: tuple[Any, ...], *args: Any, **kwargs: Any) -> Any:
+    """What a mode is told of a call: ``l1_loss`` leaves out its weight there, so that export records a loss without."""
+    if function is nn.functional.l1_loss and len(relevant) > 2:
+        kwargs["weight"] = relevant[2]
+    return handle_torch_function(function, relevant, *args, **kwargs)
 
 
 def _needs_gradient(args: tuple[Any, ...]) -> bool:

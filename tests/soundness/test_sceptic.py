@@ -257,6 +257,28 @@ def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
     assert analyze(model, (x, torch.rand(2, 1, dtype=torch.float64))).verdict not in CLAIMS
 
 
+# A weight that torch does not tell to the modes under which it is captured ----------------------
+
+
+def test_the_weight_of_an_l1_loss_is_part_of_the_program() -> None:
+    """1 + w, written with two ReLUs that AD takes no slope of at 0."""
+    def function(s: Model, x: Tensor) -> Tensor:
+        w, one = s.w[None], torch.ones(1, 1, dtype=torch.float64)
+        weight = 1 + F.relu(F.linear(w, one)) - F.relu(F.linear(w, -one))
+        return F.l1_loss(s.l(x), x + 1, reduction="sum", weight=weight.expand(x.shape))
+
+    torch.manual_seed(0)
+    model = Model(function, l=nn.Linear(2, 2), w=nn.Parameter(torch.zeros(1))).double()
+    x = torch.randn(3, 2, dtype=torch.float64)
+    assert _word_on(model, (x,), torch.ones((), dtype=torch.float64)) is Verdict.OUTSIDE
+    assert analyze(model, (x,)).verdict not in CLAIMS
+    checked = instrument(model, (x,))
+    assert torch.equal(checked(x), model(x))
+    with checked.step() as step:
+        checked(x).backward()
+    assert step.verdict == "uncertified"
+
+
 # An epsilon that the dtype rounds to 0 -----------------------------------------------------------
 
 
