@@ -95,10 +95,14 @@ def _runner(function: Callable[..., Any], args: Any) -> tuple[list[Jet], Callabl
     """The jets among the arguments, and the call as a function of float64 tensors in their places."""
     leaves, spec = tree_flatten(args)
     jets = [a for a in leaves if isinstance(a, Jet)]
+    writes = function._schema.is_mutable if hasattr(function, "_schema") else False
 
     def run(values: Sequence[Tensor]) -> list[Tensor]:
         rest = iter(values)
-        filled, named = tree_unflatten([next(rest) if isinstance(a, Jet) else a for a in leaves], spec)
+        held = [next(rest) if isinstance(a, Jet) else a for a in leaves]
+        if writes:  # it is run many times
+            held = [a.clone() if isinstance(a, Tensor) else a for a in held]
+        filled, named = tree_unflatten(held, spec)
         with torch.no_grad():
             out = function(*filled, **named)
         return [out] if isinstance(out, Tensor) else list(out)

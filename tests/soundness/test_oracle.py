@@ -373,6 +373,14 @@ def tiny(seed: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     return parameters, value
 
 
+def test_sums_in_place_are_exact() -> None:
+    """The matrix of a sum is read off several runs, none of which may begin where the last one ended."""
+    w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    pieces = pieces_of([w], lambda: (w * 1).add_(w.flip(0)).sum())
+    assert pieces is not None and pieces.complete
+    assert pieces.proved.tolist() == [[2.0, 2.0, 2.0]]
+
+
 def test_exact_and_sampled_agree() -> None:
     answered, answers = 0, {INSIDE: 0, OUTSIDE: 0}
     for seed in range(200):
