@@ -35,6 +35,8 @@ def reaches_singular_point(
     if base in ("_weight_norm", "_weight_norm_interface"):
         direction = operands[_id(arguments["v"])]
         return bool((torch.norm_except_dim(direction, 2, arguments.get("dim", 0)) == 0).any())
+    if base == "cosine_similarity":
+        return _angle(arguments, operands, result.dtype)
     first = operands.get(_id(arguments.get("self")))
     if first is None:
         return None
@@ -58,6 +60,13 @@ def _norm(base: str, arguments: Mapping[str, Any], operands: Mapping[int, Tensor
     if order != 1 or base not in ("linalg_vector_norm", "norm") or not names:
         return None
     return _any_zero({0: operands[_id(arguments[names[0]])]})
+
+
+def _angle(arguments: Mapping[str, Any], operands: Mapping[int, Tensor], dtype: torch.dtype) -> bool:
+    """Where a vector is no longer than eps, backward divides by another number than the forward."""
+    dim, eps = arguments.get("dim", 1), arguments.get("eps", 1e-8)
+    pair = torch.broadcast_tensors(*(operands[_id(arguments[n])].to(dtype) for n in ("x1", "x2")))
+    return any(bool((torch.linalg.vector_norm(v, dim=dim) <= eps).any()) for v in pair)
 
 
 def _any_zero(operands: Mapping[int, Tensor]) -> bool:

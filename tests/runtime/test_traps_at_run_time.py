@@ -473,6 +473,8 @@ RIGHT = [
                                 v=[[[1.0]]]), SIGNALS),
     Case("weight normalisation off its singular point", of(
         lambda s, x: relu(F.linear(x, torch._weight_norm(s.v, s.g, 0))), v=[[1.0, -1.0]], g=[[1.0]]), given([[1.0, 1.0], [2.0, 2.0]])),
+    Case("an angle of vectors that are longer than epsilon", of(
+        lambda s, x: F.cosine_similarity(relu(F.linear(x, s.w)), x), w=[[1.0, -1.0], [1.0, 1.0]]), given([[1.0, 1.0], [2.0, 2.0]])),
     Case("M over all", of(lambda s: relu(s.w + s.b1) - relu(s.b2 - s.w), w=[0.0], b1=[0.0], b2=[0.0])),
     Case("one sample of lemma 3 under T1", of(lambda s, x: F.hardsigmoid(x + s.b), b=[0.0]), given([[3.0]]), options={"batch_size": 1}),
     Case("independent columns", of(lambda s, x: F.hardtanh(F.linear(x, s.w)), w=[[1.0, -1.0]]), given([[1.0, 0.0], [0.0, 1.0]]), differ),

@@ -93,6 +93,14 @@ def test_a_norm_at_its_singular_point() -> None:
     assert_not_certified(Case("", of(lambda s: size(2 * s.w + size(s.w)) - 2 * size(s.w), w=[0.0])))
 
 
+def test_an_angle_of_a_vector_that_is_shorter_than_epsilon() -> None:
+    """<w, a> / (4 |a|), whose gradient backward computes as if w were divided by its own length and scaled."""
+    def model(s: Any, x: Tensor) -> Tensor:
+        return F.cosine_similarity(s.w, x, eps=4.0)
+
+    assert_not_certified(Case("", of(model, w=[[1.0, 2.0]]), given([[4.0, 4.0]])), Verdict.NOT_AD)
+
+
 def test_rounding_inside_a_chain_hits_a_kink_off_it() -> None:
     """relu(y + 1 - 1) for y = w and y = -w, whose difference is w: at 1e-20 the ReLUs see 0, and AD gives 0."""
     model = of(lambda s, x: relu(F.linear(x, s.w) + 1 - 1), w=[[1e-20]])
