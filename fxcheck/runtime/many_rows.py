@@ -185,8 +185,8 @@ class ManyRows:
 
     def _vanish(self, wanted: np.ndarray) -> bool:
         """Whether rows do, by all parameters."""
-        def random_sum() -> list[Tensor | None]:
-            weights = (0.5 + torch.rand(len(wanted), generator=self.generator).numpy()) * wanted
+        def random_sum(size: float) -> list[Tensor | None]:
+            weights = size * (0.5 + torch.rand(len(wanted), generator=self.generator).numpy()) * wanted
             return self.combined(weights, self.parameters)
 
         return vanish(random_sum)

@@ -23,7 +23,7 @@ from fxcheck.runtime.program import Replayed
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rounding import moved_by_rounding
 from fxcheck.runtime.sites import NEITHER, Member, Site, reading, sites_of
-from fxcheck.runtime.zeros import are_zero
+from fxcheck.runtime.zeros import ENLARGED, are_zero
 
 MANY = 64
 """Members of a forward's sites that are differentiated one by one."""
@@ -223,8 +223,16 @@ class Scene:
             vector = Vector(np.zeros(self.coordinates.size), 0.0, 0.0, True)
             if groups:
                 self.budget.spend(len(missing) - i)
-                vector = self.coordinates.write(pulled_back(groups, held, self.parameters), roundoff, moved)
+                vector = self.coordinates.write(self._pulled_back(groups, held), roundoff, moved)
             self.vectors[site.check.index, member, key] = vector
+
+    def _pulled_back(self, groups: Sequence[Entries], weights: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """The gradient of a weighted sum of entries, from larger seeds where it may be too small for its dtype."""
+        found = pulled_back(groups, weights, self.parameters)
+        if any(g is not None and bool(g.any()) for g in found):
+            return found
+        enlarged = pulled_back(groups, [ENLARGED * w for w in weights], self.parameters)
+        return [None if g is None else g.double() / ENLARGED for g in enlarged]
 
     def members_of(self, site: Site, choices: Choices) -> dict[Member, Vector] | None:
         """Gradients of a site's members under choices upstream; None when some are not known yet."""

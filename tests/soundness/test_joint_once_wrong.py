@@ -231,3 +231,34 @@ def test_a_term_that_float32_hardly_holds_is_not_taken_for_rounding() -> None:
     """1e-6 |v|, whose slope AD has at neither end, beside a term of slope 1: eight units of roundoff, and not nothing."""
     found = outcome(HARDLY_HELD, AT)
     assert not found.has_failed, found
+
+
+class Small(nn.Module):
+    """A function of u = <w, x> / 2**15, averaged over positions, and of a copy of -u."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.w, self.function = nn.Parameter(torch.zeros(1, 2, dtype=dtype)), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = F.linear(x, self.w).mean(1) * 2.0**-15
+        return self.function(u, F.linear(-u, torch.ones(1, 1, dtype=u.dtype)))
+
+
+def _maxima(u: Tensor, v: Tensor) -> Tensor:
+    return torch.cat([u, v], 1).max(1).values - torch.cat([v, u], 1).max(1).values
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("function", [lambda u, v: F.relu(u) - F.relu(v), _maxima], ids=["relu", "max"])
+def test_a_gradient_that_is_too_small_for_its_dtype_is_not_zero(
+    function: Callable[[Tensor, Tensor], Tensor], samples: int
+) -> None:
+    """Each of 1024 positions has half of the smallest number of float16; under a scaled loss backward has more."""
+    wide, few = Small(function, torch.float64), torch.ones(samples, 2, 2, dtype=torch.float64)
+    assert judge([wide.w], lambda: wide(few).sum() * 2.0**14).verdict is Verdict.OUTSIDE, "the case must be a trap"
+    model, x = Small(function, torch.float16), torch.ones(samples, 1024, 2, dtype=torch.float16)
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        (checked(x).float().sum() * 2.0**14).backward()
+    assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
