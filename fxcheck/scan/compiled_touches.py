@@ -59,7 +59,7 @@ def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
     held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(f"f{width}"))
     alone, together = _loops().clear[width].compile(), _loops().pieces_clear[width]
     address, count = held.ctypes.data, len(held)
-    _touched(np.ones(1, held.dtype), held, 0, 1)  # loads the closer look, which takes as long as many steps, before a step needs it
+    _touched(np.ones(1, held.dtype), held, 0, 1)  # loads the closer look, which takes long, before a step needs it
 
     def entries_if_clear(y: Tensor) -> int:
         if type(y) is not Tensor or y.dtype is not dtype or not y.is_cpu or y.layout is not torch.strided or y.is_neg():
