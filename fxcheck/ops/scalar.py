@@ -27,8 +27,9 @@ def _continuous(breaks: list[float | Fraction], pieces: list[Polynomial]) -> Sha
 def _clip(low: float | None, high: float | None) -> Shape:
     low = None if low == -math.inf else low
     high = None if high == math.inf else high
-    if low is not None and high is not None and low >= high:
-        return (), (polynomial(high),), ()
+    if low is not None and high is not None and low >= high:  # constant, but AD may return a slope at a bound
+        bounds = sorted({low, high})
+        return _continuous(list(bounds), [polynomial(high)] * (len(bounds) + 1))
     breaks = [b for b in (low, high) if b is not None]
     pieces = [polynomial(low)] if low is not None else []
     pieces.append(_X)
