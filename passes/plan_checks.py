@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import isinf
 from typing import Any
 
 from fxcheck.passes.annotate import Annotated
@@ -178,7 +179,8 @@ class _Planner:
         node = self.facts.graph.nodes[unit.node]
         if self.facts.semantics[node.id].kind is not Kind.MAX:
             return ()
-        return tuple(i for i in self.facts.graph.inputs_of[node.id] if i not in unit.inputs)
+        bounds = (i for i in self.facts.graph.inputs_of[node.id] if i not in unit.inputs)
+        return tuple(i for i in bounds if not isinf(self.facts.constants.get(i) or 0.0))
 
     def _guard(self, unit: Unit, plan: GroupPlan, member: int, root: int) -> None:
         """A member that compares something else than the root may, by rounding, hit where the root does not."""
@@ -228,7 +230,7 @@ class _Planner:
     def _split_ties(self, unit: Unit, plan: GroupPlan, judged: Judged) -> None:
         node = self.facts.graph.nodes[unit.node]
         operands = tuple(i for a in node.arguments.values() for i in _refs(a))
-        if node.shape is None or node.op.split(".")[1] not in _SPLIT:
+        if node.shape is None or node.op.split(".")[1] not in _SPLIT or len(operands) > 2:
             self._add(CheckKind.UNOBSERVED, unit, plan.index, operands[0], note=f"ties of {unit.name} cannot be observed")
             return
         self._add(CheckKind.SPLIT, unit, plan.index, operands[0], reads=operands, skip=flat_values(self.facts, judged, unit))

@@ -162,9 +162,11 @@ class Collector:
             return
         _refuse_non_finite(scan.touched(y, ()).finite, check)
         masks = [(y == b).reshape(-1) for b in bounds]
-        if len(bounds) == 2 and bool((masks[0] & masks[1]).any()):
-            self.observed.problems.append(f"{check.layer} is clamped between equal bounds")
-            return
+        if len(bounds) == 2:
+            empty = (bounds[0] >= bounds[1]).expand_as(y).reshape(-1)
+            if bool(((masks[0] | masks[1]) & empty).any()):
+                self.observed.problems.append(f"{check.layer} is clamped between bounds that are equal or the wrong way round")
+                return
         for which, mask in enumerate(masks):
             entries = mask.nonzero().reshape(-1).cpu()
             if entries.numel():

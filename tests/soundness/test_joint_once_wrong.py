@@ -262,3 +262,25 @@ def test_a_gradient_that_is_too_small_for_its_dtype_is_not_zero(
     with checked.step() as step:
         (checked(x).float().sum() * 2.0**14).backward()
     assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
+
+
+def test_a_clamp_that_broadcasts_its_operand_between_equal_bounds() -> None:
+    """It is constant, and AD returns slope 1; no reduction is at work, although the result has another shape."""
+    assert_not_certified(Scalars(lambda s, x: (s.w * x).sum().clamp(ONE, ONE), w=1.0))
+
+
+@pytest.mark.parametrize(("low", "high"), [([-1.0, -1.0], [1.0, 1.0]), ([float("-inf")], [0.0])])
+def test_a_clamp_by_tensors_gives_a_verdict(low: list[float], high: list[float]) -> None:
+    bounds = [torch.tensor(b, dtype=torch.float64) for b in (low, high)]
+    assert _step(Scalars(lambda s, x: (s.w * x).clamp(*bounds), w=0.0), torch.sum).verdict in ("certified", "uncertified")
+
+
+def test_a_clamp_whose_lower_bound_is_the_higher_one_has_no_kink_there() -> None:
+    """w - 1 by two ReLUs, where AD gives 0: with slopes 0 and 1 of the clamp, which is constant, 0 is a mixture."""
+    low, high = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.tensor([-1.0, 1.0], dtype=torch.float64)
+
+    def value(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * x
+        return F.relu(y - 1)[:1] - F.relu(1 - y)[:1] - 2 * y.clamp(low, high)[:1]
+
+    assert_not_certified(Scalars(value, w=[1.0, 0.0]))

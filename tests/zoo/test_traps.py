@@ -110,7 +110,6 @@ CASES = [
          ("uncovered",), ("FX507",)),
     Case("min(max(w, 0), 0)", lambda m, x: torch.minimum(torch.maximum(m.w, torch.zeros(1)), torch.zeros(1)), W,
          ("uncovered",), ("FX507",)),
-    Case("clamp between equal bounds that are numbers", lambda m, x: torch.clamp(m.w, 1.0, 1.0), W, ("smooth",), ()),
     Case("hardshrink(0)", lambda m, x: F.hardshrink(x + m.b, 0.0), {"b": (3,)}, ("uncovered",), ("FX507",)),
     Case("where(x == 0, 0, x)", lambda m, x: torch.where(x + m.b == 0, 0.0, x + m.b), {"b": (3,)}, ("uncovered",)),
     Case("where(y == 0, 0, y) of one tensor", lambda m, x: (lambda y: torch.where(y == 0, 0.0, y))(x + m.b), {"b": (3,)},
