@@ -83,7 +83,8 @@ def mix_one_layer(session: Session, until: float) -> Joint | None:
             blocks = [c for certificate in found for c in certificate]
             return Joint(certified=True, theorem="T8", subdifferential="clarke", is_mixture=True, reason="", blocks=blocks)
         if all(s.is_quiet for s in seen):
-            return next(filter(None, map(_refutation, (s for s, c in zip(searches, found, strict=True) if not c))), None)
+            left = (s for s, c in zip(searches, found, strict=True) if not c and _was_delivered(s.block, session, program))
+            return next(filter(None, map(_refutation, left)), None)
     except (_LeftOpen, NotReproduced, FxcheckError, RuntimeError):  # the joint condition says what is left open, and why
         pass
     finally:
@@ -97,6 +98,14 @@ def _mixed(search: _Search) -> list[CertificateBlock]:
         return search.run()
     except _LeftOpen:
         return []
+
+
+def _was_delivered(block: Block, session: Session, program: Program) -> bool:
+    """Whether each backward pass brought gradients to the block's parameters, and not to others only."""
+    names = {name for name, _ in block.slots}
+    wanted = [name in names for name in program.trainable]
+    passes = [r for f in session.runs for r in f.deposits.received]
+    return all(got or not want for r in passes for got, want in zip(r, wanted, strict=True))
 
 
 def _refutation(search: _Search) -> Joint | None:

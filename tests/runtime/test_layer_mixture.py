@@ -114,6 +114,26 @@ def test_nothing_is_refuted_where_more_lies_on_a_kink() -> None:
     assert step.verdict == "uncertified" and not step.refuted
 
 
+class Biased(nn.Module):
+    """As ``Pooled``, plus a bias behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled, self.bias = Pooled((1.0, -3.0)), nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pooled(x) + self.bias
+
+
+@pytest.mark.parametrize("weights_too", [True, False])
+def test_a_gradient_that_nobody_asked_for_is_not_refuted(weights_too: bool) -> None:
+    model, x = Biased(), patches(P, Q, Q, P)
+    checked = fxcheck.instrument(model, (x,), on_uncertified="record")
+    with checked.step() as step:
+        checked(x).backward(inputs=[model.bias, *([model.pooled.conv.weight] if weights_too else [])])
+    assert step.verdict == "uncertified" and step.refuted is weights_too
+
+
 @pytest.mark.parametrize(("small", "exact"), [(0.25, True), (1e-9 / 3, False)])
 def test_rows_that_are_rounded_refute_nothing(small: float, exact: bool) -> None:
     """Between two hyperplanes that look like one there might be a region of AD's choice."""
