@@ -172,8 +172,8 @@ class Inserter:
     def insert(self, check: Check) -> None:
         at = self.sources.emitter_of[check.node]
         room, node = self.room(at.path), self.node(at)
+        is_one = self.sources.holder_of.get(check.result) == at  # and no part of a composite
         if check.kind in _OF_OPERANDS:
-            is_one = self.sources.holder_of.get(check.result) == at  # and no part of a composite
             late = check.kind is CheckKind.TOUCH and is_one and written_by(node) is None
             with room.graph.inserting_before(node.next if late else node):
                 values = [self.value(check.node, i, at.path) for i in (check.operand, *check.reads)]
@@ -181,18 +181,14 @@ class Inserter:
             if late:
                 self.after[check.index] = probe
             return
-        if check.kind is CheckKind.SPLIT and written_by(node) is not None:
-            with room.graph.inserting_before(node):  # its operands are looked at before they are overwritten
-                values = [self.value(check.node, i, at.path) for i in check.reads]
-                values.append(self.called_again(check.node, at.path, self.value))
-                self._observe(at.path, check, node, values)
-            self.extrema[check.index] = node
-            return
         single = check.kind in (CheckKind.SINGULAR, CheckKind.SPLIT)
-        if single and self.sources.holder_of.get(check.result) != at:  # a part of a composite, which returns something else
-            with room.graph.inserting_before(node.next):
+        overwrites = check.kind is CheckKind.SPLIT and written_by(node) is not None
+        if overwrites or (single and not is_one):  # the program has no place for its operands and its result side by side
+            with room.graph.inserting_before(node if overwrites else node.next):
                 values = [self.value(check.node, i, at.path) for i in check.reads]
                 self._observe(at.path, check, node, [*values, self.called_again(check.node, at.path, self.value)])
+            if overwrites:
+                self.extrema[check.index] = node
             return
         results = [node] if single else self._maxima_and_picks(room, node, at)
         self.extrema[check.index] = results[0]

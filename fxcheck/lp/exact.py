@@ -31,14 +31,14 @@ def integers(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
     return np.left_shift(whole.astype(object), shift.astype(object)), lowest.tolist()
 
 
-def rounded_difference(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether some entry of ``left - right`` is not the exact difference.
+def rounded_difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Which entries of ``left - right`` are not the exact differences.
 
     Source: Knuth's error-free transformation of a sum.
     """
     difference = left - right
     shift = difference - left
-    return bool(((left - (difference - shift)) - (right + shift)).any())
+    return np.asarray((left - (difference - shift)) - (right + shift) != 0)
 
 
 def positive_on(rows: np.ndarray, row_error: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -201,8 +201,8 @@ class Summary:
 
     @property
     def refuted_text(self) -> str:
-        """How many steps AD was shown to be wrong in; empty for none."""
-        return f"in {self.refuted} of them AD's gradient is no subgradient" if self.refuted else ""
+        """In how many steps AD was shown to be wrong, as a parenthesis behind the reasons; empty for none."""
+        return f" (in {self.refuted} of them AD's gradient is no subgradient)" if self.refuted else ""
 
     def scalars(self, prefix: str = "fxcheck/run/") -> dict[str, float]:
         """A flat dict for any logger."""
@@ -217,7 +217,7 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"{self.certified} of {self.steps} steps certified" + "".join(
             f"; {n} {reason}" for reason, n in sorted(self.reasons.items()))
-            + (f" ({self.refuted_text})" if self.refuted else "")]  # fmt: skip
+            + self.refuted_text]  # fmt: skip
         for t in self.layers.values():
             share = "" if t.tied_share is None else f", {100 * t.tied_share:.3g}% of max outputs tied"
             lines.append(f"  {t.name}: {t.touched} touches in {t.touched_steps} steps{share}, "

@@ -39,8 +39,7 @@ def headline(summary: Summary) -> str:
     reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.reasons.items()))
     proofs = ", ".join(f"{n} by {proof}" for proof, n in sorted(summary.certified_by.items()))
     sentence = f"{summary.certified} of {summary.steps} steps certified" + (f" ({proofs})" if proofs else "")
-    refuted = f" ({summary.refuted_text})" if summary.refuted else ""
-    return f"{sentence}; uncertified: {reasons}{refuted}" if reasons else sentence
+    return f"{sentence}; uncertified: {reasons}{summary.refuted_text}" if reasons else sentence
 
 
 def cells(totals: LayerTotals) -> tuple[str, ...]:

@@ -169,7 +169,9 @@ class RowBuilder:
         form = source.source
         signs, slack, same_before = self._scales(source, channels, positions, losers)
         done = equal.copy()
-        for i in (comparable & ~equal & (signs != 0)).nonzero()[0].tolist():
+        apart = (comparable & ~equal & (signs != 0)).nonzero()[0]
+        rounded = np.any(exact.rounded_difference(here[apart], there[apart]), axis=(1, 2))
+        for i, is_rounded in zip(apart.tolist(), rounded.tolist(), strict=True):
             channel, k = int(channels[i]), int(chosen[i])
             difference = source.of_channel(here[i : i + 1] - there[i : i + 1], channel)[0]
             norm = sqrt(difference.dot(difference))
@@ -178,8 +180,7 @@ class RowBuilder:
                 continue
             row = _tie(ties, group, k)
             row.slots = ((form.weight, channel),)
-            rounded = exact.rounded_difference(here[i], there[i])
-            row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR * rounded
+            row.values, row.error = sign * signs[i] * difference, error + _DIFFERENCE_ERROR * is_rounded
             row.factor = None if form.norm is None else (form.norm, channel)
             row.left_out = frozenset(form.left_out if same_before[i] else (*form.left_out, form.gamma or ""))
             self.built.rows.append(row)

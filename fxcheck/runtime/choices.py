@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils._pytree import tree_leaves
 
 from fxcheck.records.checks import CheckKind
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Vector
 from fxcheck.runtime.operands import Operand, at_entries, operands_of
+from fxcheck.runtime.program import Replayed
+from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.sites import LEFT, NEITHER, RIGHT, Member, Point, Site
 
 Choices = Mapping[int, tuple[int, ...]]
@@ -60,6 +63,11 @@ class Watcher:
     results: dict[int, GradientEdge] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
     """Outputs of maxima that split."""
+
+    @classmethod
+    def of(cls, forward: Forward, replayed: Replayed) -> Watcher:
+        """For another run of a forward, with the checks of all layers."""
+        return cls(Collector(replayed.plan, forward.program.classes_of(tree_leaves(forward.call)), {}, {}, {}, {}))
 
     def observe(self, check: int, values: list[Tensor]) -> None:
         self.operands[check] = [Operand.of(v) for v in operands_of(self.collector.plan.checks[check], values)]

@@ -6,7 +6,7 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,11 @@ class Deposits:
         if self.passes < 2:
             return True
         return not self.was_changed and len(self.received) == 1 and any(*self.received)
+
+    def reached(self, parameters: Collection[Tensor]) -> bool:
+        """Whether every pass left something at each of the parameters."""
+        wanted = {id(p) for p in parameters}
+        return all(got for left in self.received for got, p in zip(left, self.parameters, strict=True) if id(p) in wanted)
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]

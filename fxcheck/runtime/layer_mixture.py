@@ -20,7 +20,6 @@ from itertools import combinations
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fxcheck.errors import FxcheckError
 from fxcheck.lp.balance import balance
@@ -34,7 +33,6 @@ from fxcheck.records.system import LinearSystem, Outcome
 from fxcheck.runtime.adjoints import adjoints_of
 from fxcheck.runtime.blocks import Block
 from fxcheck.runtime.choices import Watcher
-from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided
 from fxcheck.runtime.derivatives import GRANTED
 from fxcheck.runtime.gradients import sign_of_maximum
@@ -77,14 +75,16 @@ def mix_one_layer(session: Session, until: float) -> Joint | None:
     try:
         program, open_blocks = _open_layer(session)
         seen = [_look_at(f, {r.check for b in open_blocks for r in b.rows}) for f in session.runs]
-        searches = [_Search(b, _factors(b, program, seen), until) for b in open_blocks]
-        found = [_mixed(s) for s in searches]
+        searches = [_Search(b, _factors(b, program, [s.adjoints for s in seen]), until) for b in open_blocks]
+        found = [s.run() for s in searches]
         if all(found):
             blocks = [c for certificate in found for c in certificate]
             return Joint(certified=True, theorem="T8", subdifferential="clarke", is_mixture=True, reason="", blocks=blocks)
-        if all(s.is_quiet for s in seen):
-            left = (s for s, c in zip(searches, found, strict=True) if not c and _was_delivered(s.block, session, program))
-            return next(filter(None, map(_refutation, left)), None)
+        again = [s.again for s in seen if s.again is not None]
+        if len(again) == len(seen):
+            left = (s for s, mixed in zip(searches, found, strict=True) if not mixed)
+            delivered = (s for s in left if _was_delivered(s.block, session, program))
+            return next(filter(None, (_refutation(s, program, again) for s in delivered)), None)
     except (_LeftOpen, NotReproduced, FxcheckError, RuntimeError):  # the joint condition says what is left open, and why
         pass
     finally:
@@ -92,27 +92,24 @@ def mix_one_layer(session: Session, until: float) -> Joint | None:
     return None
 
 
-def _mixed(search: _Search) -> list[CertificateBlock]:
-    """The certificate of the block's mixture; empty where none was found."""
-    try:
-        return search.run()
-    except _LeftOpen:
-        return []
-
-
 def _was_delivered(block: Block, session: Session, program: Program) -> bool:
     """Whether each backward pass brought gradients to the block's parameters, and not to others only."""
-    names = {name for name, _ in block.slots}
-    wanted = [name in names for name in program.trainable]
-    passes = [r for f in session.runs for r in f.deposits.received]
-    return all(got or not want for r in passes for got, want in zip(r, wanted, strict=True))
+    return session.deposits is not None and session.deposits.reached([program.trainable[name] for name, _ in block.slots])
 
 
-def _refutation(search: _Search) -> Joint | None:
-    """The block's gradients on all sides of its ties, where AD's lies beyond a hyperplane that none of them reaches."""
-    count, separation = search.separated() or (0, None)
-    if separation is None:
+def _refutation(search: _Search, program: Program, again: Sequence[Mapping[int, Tensor]]) -> Joint | None:
+    """The block's gradients on all sides of its ties, where AD's lies beyond a hyperplane that none of them reaches.
+
+    Args:
+        search: of a block for which no mixture was found.
+        program: that ran.
+        again: for each forward the adjoints that a multiple of the loss gave.
+    """
+    other = _factors(search.block, program, again)
+    found = search.separated(8 * float(np.abs(search.factors - other).max()) + _ADJOINT_ERROR * np.abs(search.factors))
+    if found is None:
         return None
+    count, separation = found
     layer = search.block.rows[0].layer
     text = (f"AD's gradient is no Clarke subgradient: only ties of {layer} are on a kink, and the gradients on all {count} sides "
             "of them lie beyond a hyperplane from AD's")  # fmt: skip
@@ -173,43 +170,39 @@ class _Seen:
 
     adjoints: Mapping[int, Tensor]
     """By check: d loss / d output of the layer."""
-    again: Mapping[int, Tensor]
-    """The same from a multiple of the loss, which rounds otherwise."""
-    is_quiet: bool
-    """Nothing but maxima of the layer is on a kink, no entry of any layer touched."""
+    again: Mapping[int, Tensor] | None
+    """The same from a multiple of the loss, which rounds otherwise; None where more than maxima of the layer is on a kink."""
 
 
 def _look_at(forward: Forward, checks: set[int]) -> _Seen:
     """Run it again, and read d loss / d output of the layers that the checks observe where the program has a place for it."""
-    program = forward.program
-    replayed = program.replayed
-    watcher = Watcher(Collector(replayed.plan, program.classes_of(tree_leaves(forward.call)), {}, {}, {}, {}))
+    program, replayed = forward.program, forward.program.replayed
+    watcher = Watcher.of(forward, replayed)
     at = {(c.kind, c.node): c.index for c in replayed.plan.checks if c.index in replayed.chosen}
     with forward.again(watcher) as outputs:
         observed = watcher.collector.finish()
         named = {i: at.get((c.kind, c.node), -1) for i, c in enumerate(program.plan.checks) if i in checks}
         edges = {i: watcher.results[k] for i, k in named.items() if k in watcher.results}
-        found, again = (
-            {i: t / f for i, t in adjoints_of(edges, outputs, [c if c is None else f * c for c in forward.cotangents]).items()}
-            for f in (1.0, FACTORS[0])
-        )  # fmt: skip
-    others = observed.touches or observed.splits or observed.problems or observed.active - set(named.values())
-    return _Seen(found, again, not others)
+
+        def adjoints(factor: float) -> dict[int, Tensor]:
+            cotangents = [c if c is None else factor * c for c in forward.cotangents]
+            return {i: t / factor for i, t in adjoints_of(edges, outputs, cotangents).items()}
+
+        others = observed.touches or observed.splits or observed.problems or observed.active - set(named.values())
+        return _Seen(adjoints(1.0), None if others else adjoints(FACTORS[0]))
 
 
-def _factors(block: Block, program: Program, seen: Sequence[_Seen]) -> tuple[np.ndarray, np.ndarray]:
-    """For each row (K,): what the row is multiplied by in D(c) - D_AD where c picks its loser, and how far that may be off; NaN
-    for a touch."""
-    found = np.full((2, len(block.rows)), np.nan)
+def _factors(block: Block, program: Program, adjoints: Sequence[Mapping[int, Tensor]]) -> np.ndarray:
+    """For each row (K,): what the row is multiplied by in D(c) - D_AD where c picks its loser; NaN for a touch."""
+    found = np.full(len(block.rows), np.nan)
     for k, row in enumerate(block.rows):
         if row.kind is RowKind.TIE:
-            check, run = program.plan.checks[row.check], seen[row.forward]
-            if row.check not in run.adjoints:
+            whole = adjoints[row.forward].get(row.check)
+            if whole is None:
                 raise _LeftOpen
-            first, again = (float(a[row.check].reshape(-1)[row.output]) for a in (run.adjoints, run.again))
-            found[:, k] = -sign_of_maximum(check.operator, check.arguments) * first, abs(first - again)
-    moved = 8 * float(np.nan_to_num(found[1]).max(initial=0.0))
-    return found[0], moved + _ADJOINT_ERROR * np.abs(found[0])
+            check = program.plan.checks[row.check]
+            found[k] = -sign_of_maximum(check.operator, check.arguments) * float(whole.reshape(-1)[row.output])
+    return found
 
 
 # Parts -------------------------------------------------------------------------------------------
@@ -228,12 +221,12 @@ class _Part:
 
 
 class _Search:
-    def __init__(self, block: Block, factors: tuple[np.ndarray, np.ndarray], until: float) -> None:
+    def __init__(self, block: Block, factors: np.ndarray, until: float) -> None:
         self.block = block
         self.rows = block.system.rows
         self.errors = block.system.row_error * np.linalg.norm(self.rows, axis=1)
         self.terms = LinearSystem(self.rows, block.system.row_error * [_granted(r) for r in block.rows])
-        self.factors, self.factor_errors = factors
+        self.factors = factors
         self.until = until
         self.touches = [k for k, r in enumerate(block.rows) if r.kind is RowKind.TOUCH]
         self.maxima = list(_by_maximum(block.rows).values())
@@ -241,7 +234,7 @@ class _Search:
         self.parts: dict[tuple[int, ...], _Part] = {}
 
     def run(self) -> list[CertificateBlock]:
-        """The parts that take part, and the weights."""
+        """The parts that take part, and the weights; nothing where no mixture was found."""
         for _ in range(_MOST_TRIES):
             if len(self.parts) >= _MOST_PARTS or time.perf_counter() > self.until:
                 break
@@ -253,7 +246,7 @@ class _Search:
             weights = balance(coefficients, self.terms).weights
             if weights is not None:
                 return self._certificate([(p, w) for p, w in zip(parts, weights, strict=True) if w])
-        raise _LeftOpen
+        return []
 
     def _direction(self) -> np.ndarray | None:
         """One that satisfies as many rows as may be: of rows that exclude each other a random tie gives way."""
@@ -291,12 +284,15 @@ class _Search:
         coefficients[taken] = self.factors[taken]
         return _Part(picks, system, direction, coefficients)
 
-    def separated(self) -> tuple[int, CertificateBlock] | None:
+    def separated(self, factor_errors: np.ndarray) -> tuple[int, CertificateBlock] | None:
         """How many sides the ties have, and a direction from AD's gradient on which the gradients of all of them lie; None where
         that is not known, or there is none.
 
         Rows are exact, and so are the differences of entries that they are gradients of: no path around the parameters comes
         to a choice that no ray leads to.
+
+        Args:
+            factor_errors: (K,), how far the factors may be off.
         """
         normals = self._normals()
         around = None if normals is None else cells(normals, _MOST_CELLS)
@@ -306,7 +302,7 @@ class _Search:
             return None
         coefficients = np.stack([p.coefficients for p in found.values()])
         differences = coefficients @ self.rows
-        errors = ((coefficients != 0) * self.factor_errors) @ np.linalg.norm(self.rows, axis=1)
+        errors = ((coefficients != 0) * factor_errors) @ np.linalg.norm(self.rows, axis=1)
         lengths = np.linalg.norm(differences, axis=1)
         if (lengths <= errors).any():
             return None
@@ -327,7 +323,7 @@ class _Search:
         for members in self.maxima:
             rows = [self.rows[k] for k in members]
             pairs = list(combinations(rows, 2))
-            if any(rounded_difference(a, b) for a, b in pairs) or len(found) > _MOST_NORMALS:
+            if any(rounded_difference(a, b).any() for a, b in pairs) or len(found) > _MOST_NORMALS:
                 return None
             found += [n for n in (*rows, *(a - b for a, b in pairs)) if n.any()]
         return np.stack(found) if found else None

@@ -169,8 +169,8 @@ class ManyRows:
         if first is None or self._is_at_most_one():
             return self._found(*_one_row(int(self.kept.sum())))
         kept = slopes[self.kept]
-        for moved, longest in self._estimates(first, slopes):
-            error = self._roundoff * _SAFETY_OF_SUM * longest + moved
+        for moved, lag, longest in self._estimates(first, slopes):
+            error = self._roundoff * _SAFETY_OF_SUM * longest + moved + lag
             if (kept > _MARGIN * error).all():
                 return self._found(_BY_THE_FIRST, LinearSystem(kept[:, None], error / kept))
         return self._found(*self._grow(first, slopes, moved))
@@ -198,16 +198,16 @@ class ManyRows:
     def _roundoff(self) -> float:
         return max(roundoff_of(r.group.operand.like.dtype) for r in self.readings)
 
-    def _estimates(self, first: Sequence[Tensor], slopes: np.ndarray) -> Iterator[tuple[float, float]]:
-        """How far rounding may have moved a row, and the length of a random sum of what rows are sums of: first from what is
-        at hand, then by more passes."""
+    def _estimates(self, first: Sequence[Tensor], slopes: np.ndarray) -> Iterator[tuple[float, float, float]]:
+        """How far rounding may have moved a row, and its product with the first vector; the length of a random sum of what rows
+        are sums of. First from what is at hand, then by more passes."""
         if self.rows.are_entries:
-            yield _SAFETY_OF_DUALITY * self.lags[0], _length(self._tangents.pulled) / FACTORS[0]
+            yield 0.0, _SAFETY_OF_DUALITY * self.lags[0], _length(self._tangents.pulled) / FACTORS[0]
         again = self.read(self.along([FACTORS[0] * v for v in first])) / FACTORS[0]
         self.lags.append(float(np.abs(again - slopes).max()))
-        if self._touch_many_coordinates():
-            yield self._moved(FACTORS[:2])
-        yield self._moved(FACTORS)
+        for factors in (FACTORS[:2], FACTORS) if self._touch_many_coordinates() else (FACTORS,):
+            moved, longest = self._moved(factors)
+            yield moved, self._lag, longest
 
     def _products(self, vector: Sequence[Tensor]) -> np.ndarray:
         """(rows,), A v, whose rounding is seen from <y, A v> = <A^T y, v>: two passes with roundings of their own computed the
@@ -238,7 +238,7 @@ class ManyRows:
             weights = [torch.tensor([next(random) for _ in g.entries], dtype=torch.float64) for g in self.groups]
             self.budget.spend(len(more))
             self.multiples += [list(pulled_back(self.groups, [f * w for w in weights], self.coordinates)) for f in more]
-        return 2 * disagreement(self.multiples) + self._lag, _length(self.multiples[0]) / FACTORS[0]
+        return 2 * disagreement(self.multiples), _length(self.multiples[0]) / FACTORS[0]
 
     @property
     def _lag(self) -> float:
@@ -254,7 +254,6 @@ class ManyRows:
             moved: how far rounding may have moved a row.
         """
         probes = iter(self.probes)
-        moved -= self._lag  # which grows with the subspace
         lengths, error = self._lengths(next(probes), moved)
         basis, columns = [first], [slopes[self.kept]]
         while True:

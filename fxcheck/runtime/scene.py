@@ -10,12 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fxcheck.records.graph import Graph
 from fxcheck.runtime.adjoints import adjoints_of, at_points, shares_of
 from fxcheck.runtime.choices import Choices, Chooser, Key, Part, Watcher, chosen, mixed_parts, parts_of
-from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.derivatives import Coordinates, Vector, roundoff_of
 from fxcheck.runtime.observed import Observed
 from fxcheck.runtime.operands import Entries, Operand, groups_of, pulled_back
@@ -110,7 +108,7 @@ class Scene:
             NotReproduced: the forward does not come out as it was.
             Spent: no time is left.
         """
-        watcher = Watcher(self._collector())
+        watcher = Watcher.of(self.forward, self.replayed)
         with self.forward.again(watcher) as outputs:
             observed = watcher.collector.finish()
             self.problems += observed.problems
@@ -120,12 +118,9 @@ class Scene:
                 self._keep(outputs, watcher, most_points)
                 return
         self._drop_zeros_under_all_choices()
-        watcher = Watcher(self._collector())
+        watcher = Watcher.of(self.forward, self.replayed)
         with self.forward.again(watcher) as outputs:
             self._keep(outputs, watcher, most_points)
-
-    def _collector(self) -> Collector:
-        return Collector(self.replayed.plan, self.forward.program.classes_of(tree_leaves(self.forward.call)), {}, {}, {}, {})
 
     def _keep(self, outputs: Sequence[Tensor], watcher: Watcher, most_points: int) -> None:
         points = sum(len(s.points) for s in self.sites)
@@ -140,7 +135,7 @@ class Scene:
     @contextmanager
     def watched(self) -> Iterator[list[tuple[Site, Sequence[Operand]]]]:
         """Run it once more with AD's choices: the sites, with the operands that they read while the graph lives."""
-        watcher = Watcher(self._collector())
+        watcher = Watcher.of(self.forward, self.replayed)
         with self.forward.again(watcher):
             yield [(s, watcher.operands[s.check.index]) for s in self.sites]
 
@@ -231,6 +226,7 @@ class Scene:
         found = pulled_back(groups, weights, self.parameters)
         if any(g is not None and bool(g.any()) for g in found):
             return found
+        self.budget.spend()
         enlarged = pulled_back(groups, [ENLARGED * w for w in weights], self.parameters)
         return [None if g is None else g.double() / ENLARGED for g in enlarged]
 

@@ -320,19 +320,24 @@ def one_scale_for_all(right: Any) -> Any:
 @fault("5.9", "runtime.layer_mixture:_factors", f"{_MIXTURE}test_opposite_rows_that_pull_apart_are_none")
 def adjoints_are_positive(right: Any) -> Any:
     """Whatever excludes one another pulls the same way."""
-    return lambda *args: (-abs(right(*args)[0]), right(*args)[1])
+    return lambda block, program, adjoints: -abs(right(block, program, adjoints))
 
 
 @fault("5.11", "runtime.layer_mixture:_look_at", f"{_MIXTURE}test_nothing_is_refuted_where_more_lies_on_a_kink")
 def nothing_else_lies_on_a_kink(right: Any) -> Any:
     """What is refuted for the ties of one layer is refuted whatever else is touched."""
-    return lambda forward, checks: replace(right(forward, checks), is_quiet=True)
+
+    def wrong(forward: Any, checks: Any) -> Any:
+        seen = right(forward, checks)
+        return replace(seen, again=seen.adjoints)
+
+    return wrong
 
 
 @fault("5.11", "lp.exact:rounded_difference", f"{_MIXTURE}test_rows_that_are_rounded_refute_nothing")
 def no_difference_is_rounded(right: Any) -> Any:
     """Hyperplanes on which two entries are equal are known to the last digit."""
-    return lambda left, other: False
+    return lambda left, other: np.zeros(left.shape, dtype=bool)
 
 
 # The second run -------------------------------------------------------------------------------------
