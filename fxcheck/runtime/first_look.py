@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fxcheck.errors import FxcheckError
 from fxcheck.records.system import Outcome
+from fxcheck.runtime import dense_rows
 from fxcheck.runtime.joint_rows import Rows, rows_of_forward
 from fxcheck.runtime.many_rows import FEW_PROBES, ManyRows, Subspace, Unclear
 from fxcheck.runtime.observed import Observed
@@ -41,7 +42,7 @@ def look_at(observed: Observed, parameters: Sequence[Tensor], until: float) -> S
     most = 2 + len(rows) // _ROWS_A_VECTOR
     for coordinates in _coordinates(rows, parameters):
         try:
-            found = ManyRows(
+            found = dense_rows.look_at(rows, coordinates) or ManyRows(
                 rows, parameters, Budget(until), coordinates=coordinates, probes=FEW_PROBES, most=most
             ).decide()  # fmt: skip
         except Spent:

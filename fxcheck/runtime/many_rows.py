@@ -70,6 +70,25 @@ _BY_THE_FIRST = Decision(Outcome.FEASIBLE, np.ones(1), how="first vector")
 NO_ROWS = Subspace(Decision(Outcome.FEASIBLE, np.zeros(0), how="no rows"), None, (), 0)
 
 
+def by_a_sum(rows: Rows, written: np.ndarray, error: float) -> Subspace | None:
+    """Rows that are written out, along a sum of them.
+
+    Args:
+        rows: none of which is mixed.
+        written: (K, coordinates).
+        error: how far each may be off.
+
+    Returns:
+        None unless every one of them is positive.
+    """
+    sum_of_rows = _weights(len(rows)) @ written
+    length = float(np.linalg.norm(sum_of_rows))
+    products = written @ sum_of_rows
+    if not (products > _MARGIN * error * length).all():
+        return None
+    return Subspace(_BY_THE_FIRST, LinearSystem(products[:, None] / length, error * length / products), rows.layers, 0)
+
+
 class ManyRows:
     """The joint condition's rows under AD's choices, as a linear operator.
 

@@ -79,22 +79,23 @@ def test_a_direction_counts_only_where_it_clears_what_cancellation_lost() -> Non
 class Elman(nn.Module):
     """A recurrence whose rows start at a bias, with a deep head behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_subtracted: bool) -> None:
         super().__init__()
+        self.is_subtracted = is_subtracted
         self.into, self.along, self.head = nn.Linear(3, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         state = torch.zeros(len(x), 8)
         for t in range(x.shape[1]):
-            state = torch.relu(self.into(x[:, t]) + self.along(state))
+            read, held = self.into(x[:, t]), self.along(state)
+            state = torch.relu(read - held if self.is_subtracted else read + held)
         return self.head(state)
 
 
-@pytest.fixture
-def touched_twice() -> tuple[Elman, Tensor]:
+def _touched_twice(is_subtracted: bool) -> tuple[Elman, Tensor]:
     """Two units on their kinks in the first samples: the step has two rows."""
     torch.manual_seed(3)
-    model, x = Elman(), torch.randn(4, 5, 3)
+    model, x = Elman(is_subtracted), torch.randn(4, 5, 3)
     with torch.no_grad():
         model.into.bias.zero_()
         x[0, 0] = 0.0
@@ -102,11 +103,13 @@ def touched_twice() -> tuple[Elman, Tensor]:
     return model, x
 
 
-def test_rows_of_a_recurrence_take_two_passes_by_one_bias(
-    touched_twice: tuple[Elman, Tensor], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("is_subtracted", "passes"), [(False, []), (True, [[(8,)], [(4, 8)]])])
+def test_rows_of_a_recurrence_take_two_passes_by_one_bias_or_none(
+    is_subtracted: bool, passes: list[list[tuple[int, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pass with a graph, one along it; what rounding did is seen from the two, and no weight is differentiated by."""
-    model, x = touched_twice
+    """One pass with a graph, one along it; what rounding did is seen from the two, and no weight is differentiated by. Where
+    nothing but dense layers lies between, rows are written out."""
+    model, x = _touched_twice(is_subtracted)
     checked = fxcheck.instrument(model, (x,))
     by: list[list[tuple[int, ...]]] = []
     grad = torch.autograd.grad
@@ -120,7 +123,7 @@ def test_rows_of_a_recurrence_take_two_passes_by_one_bias(
         checked(x).square().sum().backward()
     assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "joint", "bouligand")
     assert sum(layer.constraints for layer in step.layers) == 2
-    assert by == [[(8,)], [(4, 8)]]
+    assert by == passes
 
 
 class Mirrored(nn.Module):
