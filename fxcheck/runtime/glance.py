@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, compress
-from operator import attrgetter, is_, itemgetter, methodcaller
+from operator import attrgetter, call, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, FunctionType, MethodType
 
 import torch
@@ -109,4 +109,4 @@ class Glance:
         return [*chain.from_iterable(map(_PARTS, self.spaces))]
 
     def _attributes(self) -> list[object]:
-        return [*chain.from_iterable(read(space) for read, space in zip(self.readers, self.spaces, strict=True))]
+        return [*chain.from_iterable(map(call, self.readers, self.spaces))]

@@ -8,8 +8,9 @@ layer; for all neighbours; and by a hash of every position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -44,7 +45,8 @@ class Picks:
 class PositionClasses:
     """The positions of one forward, compared when it is asked for."""
 
-    positions: Positions
+    find: Callable[[Mapping[str, Tensor]], Positions]
+    """What entries read, from the inputs' shapes; most forwards never ask."""
     inputs: Mapping[str, Tensor]
     """The forward's inputs by the name of their placeholder."""
     found: dict[int, Tensor | None] = field(default_factory=dict)
@@ -55,6 +57,10 @@ class PositionClasses:
 
     def __post_init__(self) -> None:
         self.written = self.writes()
+
+    @cached_property
+    def positions(self) -> Positions:
+        return self.find(self.inputs)
 
     def writes(self) -> tuple[int, ...]:
         """How often each input was written in place up to now."""

@@ -134,7 +134,8 @@ class Program:
         """Whether the capture holds for a call."""
         if writes(self.constants) != self.written or any(space.get(name) is not held for space, name, held in self.held):
             return False
-        known = inputs.leaves in self.served and inputs.spec == self.inputs.spec
+        spec = self.inputs.spec
+        known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
         return known or self.inputs.fits(inputs, self.dynamic)
 
     def run(self, call: tuple[tuple[Any, ...], dict[str, Any]], inputs: Inputs) -> Any:
@@ -151,13 +152,16 @@ class Program:
     def classes_of(self, leaves: Iterable[Any]) -> PositionClasses:
         """Which positions of a forward's tensors are equal functions; ``leaves`` are those of its call."""
         inputs = {n: v for n, v in zip(self.input_names, leaves, strict=False) if isinstance(v, Tensor)}
+        return PositionClasses(self._positions_of, inputs)
+
+    def _positions_of(self, inputs: Mapping[str, Tensor]) -> Positions:
         shapes = {n: v.shape for n, v in inputs.items()}
         key = tuple(shapes.items())
         if key not in self.positions:
             while len(self.positions) >= _MOST_SHAPES:
                 del self.positions[next(iter(self.positions))]
             self.positions[key] = Positions(self.study.facts, shapes)
-        return PositionClasses(self.positions[key], inputs)
+        return self.positions[key]
 
     @cached_property
     def is_random(self) -> bool:

@@ -8,7 +8,8 @@ outputs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ class Forward:
             self.outputs.append(0 if self.inputs is None else checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
-                leaf.register_hook(self._listener(len(self.cotangents) - 1))
+                _listen(leaf, self._listener(len(self.cotangents) - 1))
         return output
 
     def _listener(self, index: int) -> Any:
@@ -174,6 +175,16 @@ def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     """Copies of a module's buffers by name; a buffer under two names has one copy."""
     copies: dict[int, Tensor] = {}
     return {n: copies.setdefault(id(b), b.detach().clone()) for n, b in module.named_buffers(remove_duplicate=False)}
+
+
+def _listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
+    """As ``register_hook``, which spends most of its time on a handle by which a hook can be removed."""
+    node = output.grad_fn
+    if node is None or output._backward_hooks is not None:
+        output.register_hook(listener)
+    else:
+        output._backward_hooks = OrderedDict({-1: listener})
+        node._register_hook_dict(output)
 
 
 def _own_view(value: Any) -> Any:

@@ -280,6 +280,20 @@ def test_keyword_inputs_and_structured_outputs() -> None:
     assert checked.last_step.verdict == "certified"
 
 
+def test_hooks_of_the_caller_on_an_output_are_called_beside_our_listener_and_come_off() -> None:
+    model, x = small_cnn(), flat_images(2)
+    checked = fxcheck.instrument(model, (x,))
+    seen: list[str] = []
+    with checked.step() as step:
+        output = checked(x)
+        handles = [output.register_hook(lambda gradient, name=name: seen.append(name)) for name in "abc"]
+        handles[1].remove()
+        output.retain_grad()
+        output.sum().backward()
+    assert seen == ["a", "c"] and torch.equal(output.grad, torch.ones_like(output))
+    assert step.verdict == "certified"
+
+
 def test_a_statically_certified_model_runs_without_check_nodes() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     checked = fxcheck.instrument(model, (torch.randn(4, 6),))
