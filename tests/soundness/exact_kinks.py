@@ -84,10 +84,6 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "leaky_relu": _leaky,
     "hardtanh": lambda low=-1, high=1: _box(low, high),
     "relu6": lambda: _box(0, 6),
-    "clamp": _box,
-    "clip": _box,
-    "clamp_min": lambda low: _box(low),
-    "clamp_max": lambda high: _box(None, high),
     "hardswish": lambda: ((-3, 3), ((0,), (0, _HALF, _SIXTH), (0, 1))),
     "hardsigmoid": lambda: ((-3, 3), ((0,), (_HALF, _SIXTH), (1,))),
     "abs": lambda: ((0,), ((0, -1), (0, 1))),
@@ -237,6 +233,11 @@ def clamp(ctx: Context, x: Any, low: Any = None, high: Any = None, **kwargs: Any
         return piecewise(ctx, x, *_box(low, high))
     x = x if low is None else of_two(True)(ctx, x, low)
     return x if high is None else of_two(False)(ctx, x, high)
+
+
+def clamp_max(ctx: Context, x: Any, max: Any) -> Jet:
+    """A clamp from above."""
+    return clamp(ctx, x, None, max)
 
 
 def ordered(pick: Callable[..., Any], flat: bool = False) -> Callable[..., Any]:

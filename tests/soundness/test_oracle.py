@@ -61,6 +61,10 @@ def _unequal(w: Tensor, b: Tensor) -> Tensor:
     return first_max(a[..., 1], a[..., 0]) - a[..., 2] / 2
 
 
+def _pair(w: Tensor) -> Tensor:
+    return torch.stack([w, 2 * w])
+
+
 def _rnn(w: Tensor, u: Tensor) -> Tensor:
     def state(x: float, y: float) -> Tensor:
         return relu(w * y + u * relu(w * x))
@@ -95,6 +99,9 @@ LISTED = (
     Listed("5 |2w + |w|| - 2|w|", lambda w: (2 * w + w.abs()).abs() - 2 * w.abs(), (0.0,), OUTSIDE, (0,), ((1,),)),
     Listed("5 four maxes", _four_maxes, (0.0, 0.0), OUTSIDE, (0, 1.5)),
     Listed("5 two maxes", lambda w: first_max(w, -w) - first_max(-w, w), (0.0,), OUTSIDE, (2,), ((0,),)),
+    Listed("a clamp by a tensor", lambda w: (_pair(w).clamp_min(0 * _pair(w)) - relu(_pair(w))).sum(), (0.0,), OUTSIDE, None,
+           ((0,),)),
+    Listed("a clamp by a tensor from above", lambda w: _pair(w).clamp_max(-_pair(w)).sum(), (0.0,), INSIDE, (0,), ((-3,), (3,))),
     Listed("an RNN", _rnn, (0.0, 1.0), OUTSIDE, (0, 0)),
     Listed("a constant", lambda w: 0 * w, (1.0,), INSIDE, (0,), ((0,),)),
     Listed("smooth", lambda w: torch.exp(w) * w, (0.0,), INSIDE, (1,)),
