@@ -89,6 +89,7 @@ def annotate(graph: Graph) -> Annotated:
     constants: dict[int, float | None] = {}
     lower: dict[int, float] = {}
     infinite: set[int] = set()
+    masks: set[int] = set()
     for node, sources in zip(graph.nodes, graph.inputs_of, strict=True):
         call = Call(node.op, node.arguments, shapes, dtypes, constants, node.shape, lower, node.dtype, symbols)
         facts = _semantics_of(node, call, semantics)
@@ -102,8 +103,10 @@ def annotate(graph: Graph) -> Annotated:
             constants[node.id] = _uniform_value(node, call)
         if _may_hold_infinity(node, facts, call, sources, infinite):
             infinite.add(node.id)
+        if _may_be_a_mask(node, facts, sources, masks):
+            masks.add(node.id)
         bound = _lower_bound(node, facts, call, sources, lower)
-        if bound == POSITIVE and any(s in infinite for s in sources):
+        if bound == POSITIVE and any(s in infinite or s in masks for s in sources):
             bound = 0.0  # exp(-inf) is 0
         if bound not in (POSITIVE, -math.inf) and bound > 0 and not _as_held(bound, node.dtype):
             bound = 0.0  # an epsilon that the dtype rounds away
@@ -166,7 +169,7 @@ def _as_held(value: float | None, dtype: str | None) -> float | None:
 
 
 _BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "_softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "hardtanh",
-                      "relu6", "clamp", "clip", "nan_to_num", "embedding", "softsign"})  # fmt: skip
+                      "relu6", "nan_to_num", "softsign"})  # fmt: skip
 _POLES = ("log", "logit", "reciprocal", "div", "true_divide", "divide", "rsqrt", "pow", "atanh", "tan", "lgamma", "digamma",
           "float_power", "erfinv", "special_", "xlogy", "logsumexp", "polygamma", "inverse", "linalg_")  # fmt: skip
 
@@ -174,7 +177,7 @@ _POLES = ("log", "logit", "reciprocal", "div", "true_divide", "divide", "rsqrt",
 def _may_hold_infinity(
     node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...], infinite: set[int]
 ) -> bool:
-    """Entries may be infinite by construction, as in an attention mask; inputs and weights are taken as finite."""
+    """Entries may be infinite by construction, as in an attention mask; weights are taken as finite."""
     if node.op in ("fxcheck.buffer", "fxcheck.constant"):
         return call.constants.get(node.id) is None and (node.dtype or "").startswith(("float", "bfloat"))
     if any(isinstance(a, float) and math.isinf(a) for a in node.arguments.values()):
@@ -185,7 +188,20 @@ def _may_hold_infinity(
     base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
     if base in _BOUNDED or facts.normalisation is not None:
         return False
+    if base in ("clamp", "clip") and call.number("min") is not None and call.number("max") is not None:
+        return False
     return any(s in infinite for s in sources) or (base.startswith(_POLES) and not _is_off_pole(base, call))
+
+
+_OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
+
+
+def _may_be_a_mask(node: Node, facts: OpSemantics, sources: tuple[int, ...], masks: set[int]) -> bool:
+    """An input that is added to something may hold -inf; one that meets a matrix of weights is taken as finite."""
+    if node.op == "fxcheck.input":
+        return (node.dtype or "").startswith(("float", "bfloat"))
+    keeps = facts.elementwise or facts.transfer in _OF_ENTRIES
+    return keeps and not facts.nonnegative and any(s in masks for s in sources)
 
 
 def _is_off_pole(base: str, call: Call) -> bool:
@@ -223,8 +239,7 @@ def _inherited_bound(
         return -math.inf
     floor = call.number("min") if node.op.startswith(("aten.clamp_min.", "aten.clamp.")) else None
     if floor is not None:
-        ceiling = call.number("max") if node.op.startswith("aten.clamp.") else None
-        return floor if ceiling is None else min(floor, ceiling)
+        return floor if call.arg("max") is None else min(floor, call.lower_bound("max"))
     match facts.transfer:
         case Transfer.KEEP:
             return min(bounds)

@@ -163,7 +163,7 @@ class _Chains:
         common = set(self.forms.get(chained[0], {}))
         for other in chained[1:]:
             common &= set(self.forms.get(other, {}))
-        return sorted(r for r in common if self.facts.graph.nodes[r].shape == node.shape)[-_MAX_ROOTS:]
+        return sorted(r for r in common if node.is_shaped_as(self.facts.graph.nodes[r]))[-_MAX_ROOTS:]
 
     def _smooth_operands(self, node: Node) -> tuple[int, ...]:
         names = _TRAINABLE_SLOPES.get(node.op, {})
@@ -476,8 +476,8 @@ def _power(left: Piecewise, exponent: Any) -> Piecewise | None:
 def _logic(base: str, values: Mapping[str, Piecewise | None]) -> Piecewise | None:
     left, right = values.get("self"), values.get("other")
     one = piecewise.constant(1)
-    if left is None:
-        return None
+    if left is None or not all(v is None or v.is_truth for v in (left, right)):
+        return None  # a number that is read as a truth value is compared with 0
     if base in ("logical_not", "bitwise_not"):
         return _linear([one, left], [Fraction(1), Fraction(-1)])
     if right is None:

@@ -119,8 +119,7 @@ class _Interpreter:
     def _keep(self, node: Node) -> Classes:
         inputs = self.facts.graph.inputs_of[node.id]
         tensors = [s for s in inputs if self.facts.graph.nodes[s].shape is not None]
-        total = sum(self.facts.graph.nodes[s].numel for s in tensors) or 1
-        grows = 1.0 if node.op == "fxcheck.getitem" else max(1.0, node.numel / total)
+        grows = 1.0 if node.op == "fxcheck.getitem" else _growth(node, sum(self.facts.graph.nodes[s].numel for s in tensors))
         ratio = math.inf if _may_repeat(node.op) else grows
         read = list(refs_in(dict(node.arguments)))  # a tensor that is read twice reaches twice as far
         reach = self._reach_of([s for s in read if self.facts.depends[s]])
@@ -147,7 +146,7 @@ class _Interpreter:
         if not isinstance(value, Ref):
             number = value if isinstance(value, (int, float)) else None
             return (_CONSTANT,), None if number is None else float(number)
-        ratio = max(1.0, node.numel / max(1, self.facts.graph.nodes[value.id].numel))
+        ratio = _growth(node, self.facts.graph.nodes[value.id].numel)
         classes = tuple(_map(c, lambda push: push.spread(ratio)) for c in self.of(value.id))
         return classes, self.facts.constants.get(value.id)
 
@@ -248,7 +247,7 @@ class _Interpreter:
         varies = any(self.facts.depends[s] for s in rest)
         if not isinstance(bias, Ref):
             return (EntryClass({}, lost, varies),)
-        ratio = max(1.0, node.numel / max(1, self.facts.graph.nodes[bias.id].numel))
+        ratio = _growth(node, self.facts.graph.nodes[bias.id].numel)
         region = EntryClass({}, lost, varies)
         return tuple(_sum(region, _map(c, lambda push: push.spread(ratio))) for c in self.of(bias.id))
 
@@ -266,6 +265,11 @@ class _Interpreter:
 
 
 # Helpers ---------------------------------------------------------------------------------------
+
+
+def _growth(node: Node, entries: int) -> float:
+    """How many entries of a node each of so many entries becomes, at most."""
+    return math.inf if node.is_free else max(1.0, node.numel / max(1, entries))
 
 
 def _refs(arguments: Mapping[str, Any]) -> tuple[int, ...]:

@@ -118,7 +118,7 @@ class _Finder:
         """max(y, c) with constant entries c: rho has its kink where y = c, with the same proxies for every c."""
         name = next(n for n, v in node.arguments.items() if isinstance(v, Ref) and v.id == operand)
         bounds = [n for n, v in node.arguments.items() if isinstance(v, Ref) and n != name]
-        if self.graph.nodes[operand].shape != node.shape or not 1 <= len(bounds) <= 2:
+        if not node.is_shaped_as(self.graph.nodes[operand]) or not 1 <= len(bounds) <= 2:
             return self._plain(node, UnitKind.SPLIT_MAX, (operand,))
         stand_ins = dict(zip(bounds, (0.0,) if len(bounds) == 1 else (-1.0, 1.0), strict=True))
         others = {n: stand_ins.get(n, v) for n, v in node.arguments.items() if n != name}

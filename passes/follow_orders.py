@@ -116,7 +116,7 @@ def _widest(graph: Graph, node: Node, values: list[Order]) -> Order:
 def _has_one_order(node: Node) -> bool:
     """At most one size is not 1."""
     shape = node.shape
-    return shape is not None and sum(size != 1 for size in shape) <= 1
+    return shape is not None and not node.is_free and sum(size != 1 for size in shape) <= 1
 
 
 def _is_a_row_each(node: Node, graph: Graph) -> bool:

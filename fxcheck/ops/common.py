@@ -91,8 +91,9 @@ def is_integral(dtype: Any) -> bool:
 
 
 def reduced_sizes(call: Call, operand: str = "self", dim: Any = None) -> tuple[int, ...] | None:
-    """Sizes of the reduced dimensions (all of them for None or no entry); None when the shape is not known."""
-    shape = call.shape_of(operand)
+    """As ``Call.sizes_of``, sizes of the reduced dimensions (all of them for None or no entry); None when the shape is not
+    known."""
+    shape = call.sizes_of(operand)
     if shape is None:
         return None
     if dim is None or dim == () or dim == [] or not shape:
@@ -109,5 +110,5 @@ def one_entry(sizes: Iterable[int] | None) -> bool:
 
 
 def not_empty(sizes: Iterable[int] | None) -> bool:
-    """At least one entry is reduced, as far as the shape is known."""
-    return sizes is None or all(s > 0 for s in sizes)
+    """At least one entry is reduced."""
+    return sizes is not None and all(s > 0 for s in sizes)

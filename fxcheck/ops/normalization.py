@@ -32,7 +32,7 @@ def _orders(call: Call) -> tuple[Order, Order]:
 
 def _ones_of_map(call: Call) -> tuple[bool, ...]:
     """Whether the batch and each side of a map may be 1; False where there is one order at all events."""
-    shape, ones = call.shape_of("input"), call.may_be_one("input")
+    shape, ones = call.sizes_of("input"), call.may_be_one("input")
     if shape is None or len(shape) < 4 or shape[1] == 1 or all(size == 1 for size in shape[2:]):
         return (False,)
     return (ones[0], *ones[2:])

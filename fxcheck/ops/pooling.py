@@ -49,7 +49,7 @@ def _has_empty_window(call: Call) -> bool:
     """Padding is at most half a kernel, so cells step over the whole side only where their dilation exceeds it."""
     sides = int(call.op.split("_with")[0].removesuffix(".default")[-2])
     padding, dilation = (ints_of(call.arg(n) or d, sides) for n, d in (("padding", 0), ("dilation", 1)))
-    shape = call.shape_of("self")
+    shape = call.sizes_of("self")
     if padding is None or dilation is None or shape is None:
         return False
     return any(p > 0 and d > side for p, d, side in zip(padding, dilation, shape[-sides:], strict=True))
@@ -62,7 +62,7 @@ def _single_cell(call: Call) -> bool:
 
 @semantics_for(*aten("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"))
 def adaptive_max_pool(call: Call) -> OpSemantics:
-    shape, wanted = call.shape_of("self"), ints_of(call.arg("output_size"))
+    shape, wanted = call.sizes_of("self"), ints_of(call.arg("output_size"))
     same = shape is not None and wanted is not None and shape[-len(wanted) :] == wanted
     return _window_max(same, discrete=(1,))
 

@@ -14,7 +14,7 @@ def total(call: Call) -> OpSemantics:
     """Positive weights over at least one entry, as long as nothing is empty."""
     if is_integral(call.arg("dtype")):
         return discontinuous("it casts to integers")
-    if not not_empty(reduced_sizes(call)):
+    if not (not_empty(reduced_sizes(call)) or call.op.startswith("aten.mean.")):  # a mean of nothing is NaN
         return LINEAR
     return OpSemantics(Kind.LINEAR, Transfer.AVERAGE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,19 @@ class Ref:
 
 class OpenSize(int):
     """A number that depends on a size which the capture left open; its value is that of the example."""
+
+
+_LARGE = re.compile(r"[s\d+* ]*")
+
+
+def is_free(symbol: str) -> bool:
+    """Whether a size may be 0, 1 or larger, whatever it is in the example.
+
+    Args:
+        symbol: as in ``Node.symbols``. Symbols ``s0`` stand for 2 or more; those of sizes that depend on data, and what
+            expressions subtract, divide or choose, for anything.
+    """
+    return not _LARGE.fullmatch(symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,15 @@ class Node:
     """The overload that ran, where it is an in-place or otherwise rewritten form of ``op``."""
     symbols: tuple[str, ...] = ()
     """For each dimension the symbol or expression of a size that the capture left open, ``""`` for a number."""
+
+    @property
+    def is_free(self) -> bool:
+        """Some size may be anything (``is_free``)."""
+        return any(map(is_free, self.symbols))
+
+    def is_shaped_as(self, other: Node) -> bool:
+        """Whether both have one shape, whatever sizes turn out to be."""
+        return self.shape == other.shape and (self.symbols == other.symbols or not (self.is_free or other.is_free))
 
     @property
     def numel(self) -> int:

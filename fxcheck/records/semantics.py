@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from fxcheck.records.graph import Ref
+from fxcheck.records.graph import Ref, is_free
 
 
 class Kind(StrEnum):
@@ -126,6 +126,10 @@ class OpSemantics:
     """One clause for messages: why it is of this kind, or what is not known."""
 
 
+FREE = 0
+"""A size that may be 0, 1 or larger: neither empty nor a single entry nor several may be concluded from it."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an operator, as a semantics function sees it."""
@@ -158,12 +162,17 @@ class Call:
         return self.shapes.get(value.id) if isinstance(value, Ref) else None
 
     def may_be_one(self, name: str) -> tuple[bool, ...]:
-        """For each size of a tensor whether it is 1, or can be: an open size is at least 2, but an expression in it may be 1."""
+        """For each size of a tensor whether it is 1, or can be."""
+        return tuple(size in (1, FREE) for size in self.sizes_of(name) or ())
+
+    def sizes_of(self, name: str) -> tuple[int, ...] | None:
+        """``shape_of`` with ``FREE`` in the place of sizes that may be anything."""
         value = self.arguments.get(name)
-        shape = self.shape_of(name) or ()
+        shape = self.shape_of(name)
         symbols = self.symbols.get(value.id, ()) if isinstance(value, Ref) else ()
-        unsure = [bool(s) and not s.isidentifier() for s in symbols] or [False] * len(shape)
-        return tuple(size == 1 or open_ for size, open_ in zip(shape, unsure, strict=True))
+        if shape is None or not symbols:
+            return shape
+        return tuple(FREE if is_free(symbol) else size for size, symbol in zip(shape, symbols, strict=True))
 
     def is_constant(self, name: str) -> bool:
         """True for a number, None, or a tensor that depends on no trainable parameter."""

@@ -237,6 +237,13 @@ FACTORS = {
     "sigmoid(logit(mask))": lambda s, x, m: torch.sigmoid(torch.logit(m)),
     "softmax over log(mask)": lambda s, x, m: torch.softmax(torch.cat([m, m + 1], 1).log(), 1)[:, :1],
     "exp(sum of a -inf mask)": lambda s, x, m: torch.exp(s.mask.sum(-1, keepdim=True)),
+    "exp(a mask that is clamped from above)": lambda s, x, m: torch.exp((x * 0).masked_fill(m == 0, -torch.inf).clamp(max=50)),
+    "exp(log(mask), clamped from above)": lambda s, x, m: torch.exp(m.log().clamp(max=5)),
+    "exp(row of a table)": lambda s, x, m: torch.exp(F.embedding((m == 0).long().squeeze(1), s.mask.mT)),
+    "softmax of a row of a table": lambda s, x, m: torch.softmax(
+        torch.cat([F.embedding((m == 0).long().squeeze(1), s.mask.mT), m], 1), 1)[:, :1],
+    "clamp by crossed bounds": lambda s, x, m: torch.clamp(x, min=torch.ones(1, dtype=x.dtype), max=m),
+    "sum of what a mask selects": lambda s, x, m: x[m > 0].exp().sum(),
     "full(0.5, dtype=long)": lambda s, x, m: torch.full((1,), 0.5, dtype=torch.long),
     "full_like(integers, 0.5)": lambda s, x, m: torch.full_like(s.count, 0.5),
     "full(1e-9, dtype=half)": lambda s, x, m: torch.full((1,), 1e-9, dtype=torch.half),
@@ -255,6 +262,49 @@ def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
     mask, weights = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     assert _word_on(model, (x, mask), weights) is Verdict.OUTSIDE
     assert analyze(model, (x, torch.rand(2, 1, dtype=torch.float64))).verdict not in CLAIMS
+
+
+def test_a_mask_of_the_callers_that_is_added_to_scores_may_hold_infinity() -> None:
+    model = Model(lambda s, x, m: torch.relu(torch.softmax(0.5 * (x * 0 + m), 1)[:, :1] * s.l(x) + s.k(x)),
+                  l=nn.Linear(1, 1), k=nn.Linear(1, 1, bias=False)).double()  # fmt: skip
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x, weights = torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert _word_on(model, (x, _MASK.flip(1).expand(2, 2).double()), weights) is Verdict.OUTSIDE
+    assert analyze(model, (x, torch.rand(2, 2, dtype=torch.float64))).verdict not in CLAIMS
+
+
+# What the captured graph leaves open ---------------------------------------------------------------
+
+
+def _most_and_least(s: Model, x: Tensor, m: Tensor) -> Tensor:
+    """max(w, -2 w) + min(w, -2 w) is -w; AD shares the first slope out over three entries, and gives -1/2."""
+    y = s.k(x)
+    return y[m].amax(0) + y[m.nonzero().squeeze(1)[1:]].amin(0)
+
+
+def test_a_maximum_over_entries_that_data_selects_is_not_over_one() -> None:
+    model = Model(_most_and_least, k=nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [1.0], [-2.0]], dtype=torch.float64)
+    assert _word_on(model, (x, torch.tensor([True, True, True])), torch.ones(1)) is Verdict.OUTSIDE
+    assert analyze(model, (x, torch.tensor([True, False, True]))).verdict not in CLAIMS
+
+
+def _by_truth(s: Model, x: Tensor) -> Tensor:
+    """y [y <= 0] + y [y >= 0] is y, where AD gives 2 at 0."""
+    y = s.k(x)
+    return y * torch.logical_not(torch.relu(y)) + y * torch.logical_not(torch.relu(-y))
+
+
+def test_a_number_that_is_read_as_a_truth_value_is_compared_with_0() -> None:
+    model = Model(_by_truth, k=nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.ones(1, 1, dtype=torch.float64)
+    assert _word_on(model, (x,), torch.ones(1)) is Verdict.OUTSIDE
+    assert analyze(model, (x,)).verdict not in CLAIMS
 
 
 # A weight that torch does not tell to the modes under which it is captured ----------------------
