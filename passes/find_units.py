@@ -128,7 +128,20 @@ class _Finder:
             0, UnitKind.ACTIVATION, node.id, (operand,), (node.id,), node.op.split(".")[1], origin=node.origin,
             member_names=self._names((node.id,)), points=points or (), nondecreasing=True,
             note="" if points else "its derivative at the kinks could not be measured",
+            may_collapse=len(bounds) == 2 and not self._are_apart(node),
         )  # fmt: skip
+
+    def _are_apart(self, node: Node) -> bool:
+        """The lower bound of a clamp is known to lie below the upper one, at every entry."""
+        low, high = (node.arguments[n] for n in ("min", "max"))
+        return self._upper_bound(low.id) < self.facts.lower.get(high.id, -math.inf)
+
+    def _upper_bound(self, bound: int) -> float:
+        node, known = self.graph.nodes[bound], self.facts.constants.get(bound)
+        operand = node.arguments.get("self")
+        if known is None and node.op == "aten.neg.default" and isinstance(operand, Ref):
+            return -self.facts.lower.get(operand.id, -math.inf)
+        return math.inf if known is None else known
 
     def _rests_on_its_point(self, node: Node) -> bool:
         """A root of an activation's output, as sqrt(relu(x)): 0 is not a thin set, and the slope there is infinite."""

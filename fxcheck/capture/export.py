@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import chain, count
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import explain_failure
-from fxcheck.capture.hidden import recording, shared_memory, standing_hooks
+from fxcheck.capture.hidden import in_attributes, recording, shared_memory, standing_hooks, watching_attributes
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 from fxcheck.records.finding import Diagnostic
@@ -184,12 +185,12 @@ def _recorded(
     """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
     asked: list[Diagnostic] = []
     try:
-        with recording(asked) as recorded, _quiet(), UnrolledRecurrence():
+        with recording(asked) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
             return (*_export(model, args, kwargs), recorded)
     except CaptureError:
         if not asked:  # to hear something else would change nothing
             raise
-    with recording(asked, compiled=True) as recorded, _quiet(), UnrolledRecurrence():
+    with recording(asked, compiled=True) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
         found = _export(model, args, kwargs)
     return (*found, [*recorded, *asked])
 
@@ -370,15 +371,21 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators."""
+def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
+    """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators.
+
+    Yields:
+        Names the attributes that are not what they were, as far as modules and containers in them tell.
+    """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
-    contents = [(b, b.clone()) for b in model.buffers() if not b.is_meta]
+    plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
+    contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     rng, python_rng = torch.get_rng_state(), random.getstate()
     numpy_rng = np.random.get_state()
     try:
-        yield
+        yield lambda: [f"{path}.{name}".lstrip(".") for (path, module), (_, _, held) in
+                       zip(model.named_modules(), modules, strict=False) for name in _written(module, held)]
     finally:
         torch.set_rng_state(rng)
         random.setstate(python_rng)
@@ -387,9 +394,11 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             _restore_contents(module, attributes)
             module.training = training
         with torch.no_grad():
-            for buffer, before in contents:
-                if not _same_bits(buffer, before):
-                    buffer.copy_(before)
+            for held, data, before in contents:
+                if held.is_meta or held.data_ptr() != data.data_ptr():
+                    held.data = data
+                if not _same_bits(held, before):
+                    held.copy_(before)
         for parameter, requires_grad, grad in state:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
@@ -408,12 +417,28 @@ def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
     return [(n, v, copy.copy(v) if isinstance(v, containers) else None) for n, v in vars(module).items()]
 
 
+def _written(module: nn.Module, before: list[tuple[str, Any, Any]]) -> list[str]:
+    """Attributes that hold other objects than before."""
+    known = {name: (value, held) for name, value, held in before}
+    return [name for name, now in vars(module).items()
+            if name not in known or now is not known[name][0] or not _holds(now, known[name][1])]  # fmt: skip
+
+
+def _holds(container: Any, before: Any) -> bool:
+    """Whether a list, set or dict holds the same objects as the copy of it; True for anything else."""
+    if isinstance(container, dict):
+        return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
+    if isinstance(container, (list, set)):
+        return len(container) == len(before) and all(map(is_, container, before))
+    return True
+
+
 def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> None:
     attributes = vars(module)
     attributes.clear()
     for name, value, held in before:
         attributes[name] = value
-        if isinstance(value, list) and value != held:
+        if isinstance(value, list):
             value[:] = held
         elif isinstance(value, (dict, set)):
             value.clear()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
@@ -103,6 +104,47 @@ def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
         found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
+
+
+@contextmanager
+def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
+    """Record values that the forward leaves in attributes with their gradients, where a loss or the next forward may read them.
+
+    What is written before every forward, as the weight that ``weight_norm`` and ``prune`` compute, is no such value.
+    """
+    before = {id(tensor) for _, tensor in in_attributes(model)}
+
+    def look(*_: Any) -> None:
+        left = [name for name, tensor in in_attributes(model) if id(tensor) not in before and not tensor.is_leaf]
+        found.extend(Diagnostic(
+            "FX508", f"the forward leaves a value with its gradient in attribute {name!r}: what a loss or the next forward makes "
+            "of it is not seen", "Store it detached; what is differentiated has to be returned, and passed in.",
+        ) for name in dict.fromkeys(left))  # fmt: skip
+
+    handle = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in attributes of modules and in containers there, which are no parameters and no buffers."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in _OF_TORCH and not any(known.startswith(f"{name}_") for known in module._parameters):
+                yield from ((f"{path}.{name}".lstrip("."), tensor) for tensor in _tensors_in(value, 3))
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
+def _tensors_in(value: Any, depth: int) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, (list, tuple, set, deque, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(item, depth - 1)
 
 
 class _Functions:

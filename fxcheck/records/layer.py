@@ -50,6 +50,8 @@ class Unit:
     nondecreasing: bool = False
     smooth_operands: tuple[int, ...] = ()
     note: str = ""
+    may_collapse: bool = False
+    """A clamp between tensors that may be equal: there it is constant, and AD has a slope. A step looks at its bounds."""
     pre_activation: tuple[str, ...] = ()
     """Operators of tau."""
     residual: bool = False

@@ -22,12 +22,13 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
+from fxcheck.runtime.glance import HOOKS
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward
+from fxcheck.runtime.replay import Forward, listen, tensors_of
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
@@ -200,6 +201,9 @@ class CheckedModule(nn.Module):
         session.joins(program, _samples(leaves))
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
+        if any(self.__dict__[kind] for kind in HOOKS):
+            session.problem("the checked module has a hook, which may change outputs or gradients; put it on the model, where it "
+                            "is seen")  # fmt: skip
         session.spend("other", started)
         written = writes(leaves)
         output = self._run(program, call, inputs, leaves, args, kwargs, session, with_loss)
@@ -218,6 +222,10 @@ class CheckedModule(nn.Module):
         if program.is_static:
             output = self._plain(args, kwargs, call, with_loss)
             self._accept_own_changes()
+            assert session.deposits is not None
+            for leaf in tensors_of(output):
+                if leaf.requires_grad:
+                    listen(leaf, session.deposits.look_at)
         else:
             started = time.perf_counter()
             assert session.deposits is not None
@@ -328,7 +336,7 @@ class CheckedModule(nn.Module):
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             note = validate(
                 nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
-                lambda: program.module(*call[0], **call[1]), program.trainable,
+                lambda: program.module(*call[0], **call[1]), program.trainable, program.is_static,
             )  # fmt: skip
             self.__dict__.update(validation=note)
             self._summary.notes = (note,) if note else ()

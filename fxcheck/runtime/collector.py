@@ -154,8 +154,8 @@ class Collector:
         self.waiting.append((check, masks.any() | ~total.isfinite(), look))
 
     def _bound(self, check: Check, live: list[Tensor]) -> None:
-        values = _detached(live)
         """A clamp by constant tensors: its kink is the bound's entry. Its sides come with the lower bound first."""
+        values = _detached(live)
         y, bounds = values[0], values[1 : 1 + len(check.reads)]
         self.observed.looked_at(check.index, y.numel())
         if not live[0].requires_grad:

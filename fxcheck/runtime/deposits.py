@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
+from fxcheck import scan
+
 _Grads = list[tuple[Tensor | None, int]]
 
 
@@ -33,9 +35,16 @@ class Deposits:
         """Which parameters passes left something at."""
         self.was_changed = False
         """Somebody else wrote to gradients between two passes."""
+        self.is_finite = True
+        """No NaN or infinity arrived at an output, as where a loss scale overflows."""
 
-    def arrived(self) -> None:
+    def look_at(self, gradient: Tensor) -> None:
+        """See whether what arrives at an output is finite."""
+        self.is_finite = self.is_finite and scan.is_finite(gradient.detach())
+
+    def arrived(self, gradient: Tensor) -> None:
         """A backward pass, which is running, has reached an output."""
+        self.look_at(gradient)
         task = torch._C._current_graph_task_id()
         if task == self.task:
             return

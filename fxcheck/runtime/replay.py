@@ -79,15 +79,15 @@ class Forward:
             The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
             features behind the scores, is told apart from what reaches it directly.
         """
-        leaves = _tensors(output)
+        leaves = tensors_of(output)
         if sum(t.requires_grad for t in leaves) > 1:
             output = tree_map(_own_view, output)
-            leaves = _tensors(output)
+            leaves = tensors_of(output)
         for leaf in leaves:
             self.outputs.append(0 if self.inputs is None else checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
-                _listen(leaf, self._listener(len(self.cotangents) - 1))
+                listen(leaf, self._listener(len(self.cotangents) - 1))
         return output
 
     def _listener(self, index: int) -> Any:
@@ -95,7 +95,7 @@ class Forward:
 
         def listen(gradient: Tensor) -> None:
             counts[0] += 1
-            self.deposits.arrived()
+            self.deposits.arrived(gradient)
             self.arrivals = max(self.arrivals, counts[0])
             self.is_differentiated_twice |= gradient.requires_grad
             self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad
@@ -105,7 +105,7 @@ class Forward:
     def keep_inputs(self) -> tuple[int, ...]:
         """Remember the inputs' values, right after the forward has run; their checksums."""
         if self.inputs is None:
-            self.inputs = tuple(checksum(v) for v in _tensors(self.call))
+            self.inputs = tuple(checksum(v) for v in tensors_of(self.call))
         return self.inputs
 
     def keep_weights(self) -> None:
@@ -156,7 +156,7 @@ class Forward:
             raise NotReproduced(f"the forward reads and writes buffer {carried[0]}, so it cannot be run again")
         if self.inputs is None:
             raise NotReproduced("it is the first step with several forwards, so the inputs of the first ones were not remembered")
-        if writes(tree_leaves(self.call)) != self.written or tuple(checksum(v) for v in _tensors(self.call)) != self.inputs:
+        if writes(tree_leaves(self.call)) != self.written or tuple(checksum(v) for v in tensors_of(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
         if self.weights is not None and self.weights != self._weights():
             raise NotReproduced("parameters were overwritten before the step ended")
@@ -168,7 +168,7 @@ class Forward:
                 stack.enter_context(torch.autocast(device, dtype))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(collecting(collector))
-            return _tensors(functional_call(module, _copied_buffers(module), self.call[0], self.call[1]))
+            return tensors_of(functional_call(module, _copied_buffers(module), self.call[0], self.call[1]))
 
 
 def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     return {n: copies.setdefault(id(b), b.detach().clone()) for n, b in module.named_buffers(remove_duplicate=False)}
 
 
-def _listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
+def listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
     """As ``register_hook``, which spends most of its time on a handle by which a hook can be removed."""
     node = output.grad_fn
     if node is None or output._backward_hooks is not None:
@@ -191,7 +191,7 @@ def _own_view(value: Any) -> Any:
     return value.view_as(value) if isinstance(value, Tensor) and value.requires_grad else value
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def tensors_of(output: Any) -> list[Tensor]:
     if type(output) is Tensor:  # as most are: a walk through a tree costs more
         return [output]
     return [v for v in tree_leaves(output) if isinstance(v, Tensor)]

@@ -17,24 +17,33 @@ _SEED = 20240507
 
 
 def validate(
-    roots: nn.ModuleList, original: Callable[[], Any], rewritten: Callable[[], Any], parameters: Mapping[str, Tensor]
-) -> str:
-    """Run both forms on the same inputs, random numbers and buffers, and compare outputs and gradients.
+    roots: nn.ModuleList, original: Callable[[], Any], rewritten: Callable[[], Any], parameters: Mapping[str, Tensor],
+    is_static: bool,
+) -> str:  # fmt: skip
+    """Run both forms on the same inputs, random numbers and buffers, and compare outputs and gradients; of a forward that writes
+    attributes, those of a second call after it too.
 
     Args:
         roots: the modules whose state is restored after each run.
         original: runs the user's model.
         rewritten: runs the program with check nodes.
         parameters: gradients by these are compared.
+        is_static: the model itself will run, and what it writes into attributes is written.
 
     Returns:
-        An empty text where all agree bit for bit; else what the original's own spread between two runs is.
+        An empty text where all agree bit for bit and no attribute is written; else what the original's own spread between two
+        runs is, and the attributes.
 
     Raises:
         FxcheckError: outputs or gradients differ by more than the original differs from itself.
     """
-    first, second = _run(roots, original, parameters), _run(roots, original, parameters)
-    checked = _run(roots, rewritten, parameters)
+    first, written = _run(roots, original, parameters, None)
+    calls = 2 if written else 1
+    second, _ = _run(roots, original, parameters, calls)
+    try:
+        checked, _ = _run(roots, rewritten, parameters, calls)
+    except RuntimeError as error:
+        raise _refusal(f"it raises {type(error).__name__}: {str(error).splitlines()[0]}") from error
     if first.keys() != checked.keys():
         raise _refusal("it returns tensors of another structure")
     spread = 0.0
@@ -42,34 +51,57 @@ def validate(
         noise = _distance(value, second[name])
         spread = max(spread, noise)
         if _distance(value, checked[name]) > 2 * noise:
-            raise _refusal(f"{name} differ{'s' if 'gradient' in name else ''}")
-    if not spread:
-        return ""
-    return f"the original model differs from itself between two equal runs (by up to {spread:.3g}); compared within that"
+            state = f" (the forward writes {', '.join(written[:3])})" if written else ""
+            raise _refusal(f"{name} differs{state}")
+    notes = []
+    if written and not is_static:
+        notes.append(f"what the forward writes into {', '.join(written)} is not written by the checked one")
+    if spread:
+        notes.append(f"the original model differs from itself between two equal runs (by up to {spread:.3g}); compared within it")
+    return "; ".join(notes)
 
 
 def _refusal(what: str) -> FxcheckError:
     return FxcheckError(
         f"the instrumented model does not reproduce the original on the example inputs: {what}, so it was not built",
-        hint="look for state that the forward keeps in Python; please report the model",
+        hint="keep state in buffers, or pass it in and return it; if there is none, please report the model",
     )
 
 
-def _run(roots: nn.ModuleList, run: Callable[[], Any], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Outputs, and gradients of a fixed random combination of them."""
-    with left_as_it_was(roots), torch.enable_grad():
+def _run(
+    roots: nn.ModuleList, run: Callable[[], Any], parameters: Mapping[str, Tensor], calls: int | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Outputs, and gradients of a fixed random combination of them.
+
+    Args:
+        roots: restored afterwards.
+        run: a call.
+        parameters: gradients are by these.
+        calls: how many, one after the other; None for two where the first one writes attributes, else one.
+
+    Returns:
+        The tensors by name, and the attributes that the first call wrote.
+    """
+    with left_as_it_was(roots) as written, torch.enable_grad():
         torch.manual_seed(_SEED)
-        outputs = [v for v in tree_leaves(run()) if isinstance(v, Tensor)]
-        found = {f"output {i}": v.detach().clone() for i, v in enumerate(outputs)}
+        outputs = _tensors(run())
+        changed = written()
+        if calls == 2 or (calls is None and changed):
+            outputs |= {f"{name} in the second call": v for name, v in _tensors(run()).items()}
+        found = {name: v.detach().clone() for name, v in outputs.items()}
         generator = torch.Generator().manual_seed(_SEED)
-        live = [v for v in outputs if v.requires_grad]
+        live = [v for v in outputs.values() if v.requires_grad]
         seeds = [torch.randn(v.shape, generator=generator).to(v.device, v.dtype) for v in live]
         wanted = [p for p in parameters.values() if p.requires_grad]
         if live and wanted:
             gradients = dense(torch.autograd.grad(live, wanted, seeds, allow_unused=True))
             names = [n for n, p in parameters.items() if p.requires_grad]
             found |= {f"the gradient of {n}": g for n, g in zip(names, gradients, strict=True) if g is not None}
-    return found
+    return found, changed
+
+
+def _tensors(outputs: Any) -> dict[str, Tensor]:
+    return {f"output {i}": v for i, v in enumerate(v for v in tree_leaves(outputs) if isinstance(v, Tensor))}
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -67,6 +67,8 @@ def find_certificate(units: Sequence[Unit], fresh: int, batch: int) -> Certifica
     entry, and T1's rule is asked for only where weights disagree.
     """
     kinked = [u for u in units if u.kind is UnitKind.ACTIVATION]
+    if any(u.may_collapse for u in kinked):
+        return Certificate((), (), False, False, _whole_layer_is_consistent(kinked))
     entries = [(u, c) for u in kinked for c in u.classes if c.varies]
     lost = _union(c.lost for _, c in entries)
     usable = [p for p in _candidates(entries) if fresh >> p & 1 and not lost >> p & 1]

@@ -138,9 +138,14 @@ def _kinked(units: Sequence[Unit]) -> list[Unit]:
 
 
 def _no_bias(parameters: Sequence[str], frozen: frozenset[str], group: Group, unit: Unit) -> Diagnostic:
+    where = unit.origin.location
+    if unit.may_collapse:
+        return Diagnostic(
+            "FX205", f"{unit.name} is constant where its bounds are equal, and AD has a slope there",
+            "Clamp by numbers; otherwise each step looks at the bounds.", where,
+        )  # fmt: skip
     fixed = _with_bias(unit)
     checked = " (checked: with a bias right before it, T6 certifies this layer)" if fixed else ""
-    where = unit.origin.location
     lost = [n for n in _names(parameters, group.fresh) if n.endswith("bias")]
     if unit.pre_activation and "norm" in unit.pre_activation[-1] and "vector" in unit.pre_activation[-1]:
         return Diagnostic(

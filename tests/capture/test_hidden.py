@@ -8,6 +8,7 @@ from random import random
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -342,3 +343,51 @@ def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Calla
 
     report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
     assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message
+
+
+# Values that leave by an attribute ---------------------------------------------------------------
+
+
+def _leaves(name, container=None):
+    def body(model, x):
+        y = model.linear(x)
+        if container is None:
+            setattr(model, name, torch.relu(-y).sum())
+        else:
+            setattr(model, name, container(y))
+        return torch.relu(y)
+
+    return body
+
+
+@pytest.mark.parametrize("container", [None, lambda y: [y], lambda y: {"y": (y,)}])
+def test_a_value_with_its_gradient_in_an_attribute_is_not_seen(container) -> None:
+    report = fxcheck.analyze(Model(_leaves("auxiliary", container)), (torch.randn(2, 4),))
+    assert report.verdict == "uncovered"
+    assert [d.code for d in report.diagnostics] == ["FX508"] and "'auxiliary'" in report.diagnostics[0].message
+
+
+def test_one_that_is_returned_too_may_be_where_the_next_forward_goes_on() -> None:
+    def body(model, x):
+        model.state = torch.abs(model.linear(x) + 0.5 * getattr(model, "state", 0.0))
+        return model.state
+
+    assert fxcheck.analyze(Model(body), (torch.randn(2, 4),)).verdict == "uncovered"
+
+
+def _no_longer_needs_a_gradient(model, x):
+    y = torch.relu(model.linear(x))
+    model.seen, model.inputs, model.count = [y.detach()], x, getattr(model, "count", 0) + 1
+    return y
+
+
+def _old_weight_norm(model, x):
+    return torch.relu(model.normed(x))
+
+
+def test_what_needs_no_gradient_or_is_written_before_each_forward_is_no_such_value() -> None:
+    model = Model(_old_weight_norm)
+    model.normed = nn.utils.weight_norm(nn.Linear(4, 4))
+    nn.utils.prune.random_unstructured(model.linear, "weight", 0.5)
+    for each in (Model(_no_longer_needs_a_gradient), model):
+        assert "FX508" not in {d.code for d in fxcheck.analyze(each, (torch.randn(2, 4),)).diagnostics}

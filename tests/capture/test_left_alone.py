@@ -121,3 +121,27 @@ def test_capturing_allocates_no_activations() -> None:
     x = torch.zeros(64, 3, 512, 512, device="meta")  # activations: 64 x 4096 x 510 x 510 floats, 270 GB
     graph = lower(capture(model, (x,)))
     assert next(n for n in graph.nodes if n.op == "aten.relu.default").shape == (64, 4096, 510, 510)
+
+
+class Memory(nn.Module):
+    """Replaces, by every way that Python has, what its attributes hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.tensors, self.arrays, self.by_name = [torch.zeros(3, 2)], [np.zeros(3)], {"a": torch.zeros(3, 2)}
+        self.data, self.in_place = torch.zeros(3, 2), torch.zeros(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.linear(x))
+        self.tensors[0], self.arrays[0], self.by_name["a"] = y.detach(), self.arrays[0] + 1, y.detach()
+        self.data.data = y.detach()
+        return y
+
+
+def test_what_containers_and_plain_tensors_hold_is_restored() -> None:
+    model = Memory()
+    held = model.tensors[0], model.arrays[0], model.by_name["a"], model.data
+    capture(model, (torch.ones(3, 2),))
+    assert all(a is b for a, b in zip(held, (model.tensors[0], model.arrays[0], model.by_name["a"], model.data), strict=True))
+    assert model.data.device.type == "cpu" and not model.data.any()

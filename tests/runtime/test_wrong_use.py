@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -167,6 +168,119 @@ def test_a_hook_that_comes_later_is_noticed(name: str, kind: str) -> None:
     finally:
         hook.remove()
     _works(checked)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_hook_on_the_checked_module_leaves_the_step_undecided(kind: str) -> None:
+    x = flat_images()
+    checked = fxcheck.instrument(MODELS[kind](), (x,))
+    for register in (checked.register_full_backward_pre_hook, checked.register_forward_hook):
+        hook = register(lambda *_: None)
+        with checked.step() as step:
+            checked(x).sum().backward()
+        hook.remove()
+        assert (step.verdict, step.reason) == ("uncertified", "undecided") and "hook" in step.text
+    _works(checked)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_gradient_that_is_not_finite_is_never_certified(kind: str) -> None:
+    x = flat_images()
+    checked = fxcheck.instrument(MODELS[kind](), (x,))
+    with checked.step() as step:
+        (checked(x) * torch.inf).sum().backward()
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "infinity" in step.text
+    _works(checked)
+
+
+# State that the forward keeps in Python ---------------------------------------------------------
+
+
+class Stateful(nn.Module):
+    """Two layers, the second one without a bias, and a body that reads or writes attributes."""
+
+    def __init__(self, body: Callable[[Stateful, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.body = body
+        self.linear, self.last = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.state, self.count, self.history = torch.zeros(1, 8), 0, []  # type: ignore[var-annotated]
+        self.known: dict[str, torch.Tensor] = {}
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self, x)
+
+
+def _layers(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(m.last(torch.tanh(m.linear(x))))
+
+
+def _goes_on(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    y = _layers(m, x + m.state)
+    m.state = y.detach()
+    return y
+
+
+def _warms_up(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    m.count += 1
+    return _layers(m, x) * min(1.0, m.count / 10)
+
+
+def _takes_turns(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    m.count += 1
+    return _layers(m, x) if m.count % 2 else _layers(m, x).abs() + m.last(x)
+
+
+def _remembers(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    m.history.append(x)
+    return _layers(m, x) * len(m.history)
+
+
+def _looks_up(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    y = _layers(m, x) + m.known.get("y", 0.0)
+    m.known["y"] = y.detach()
+    return y
+
+
+def _certified_and_warms_up(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+    m.count += 1
+    return torch.relu(m.linear(x)) * min(1.0, m.count / 10)
+
+
+@pytest.mark.parametrize("body", [_goes_on, _warms_up, _takes_turns, _remembers, _looks_up, _certified_and_warms_up])
+def test_a_model_whose_next_call_computes_something_else_is_refused(
+    body: Callable[[Stateful, torch.Tensor], torch.Tensor],
+) -> None:
+    model, x = Stateful(body), torch.randn(2, 8)
+    with pytest.raises(FxcheckError, match=r"in the second call differs \(the forward writes"):
+        fxcheck.instrument(model, (x,))
+    assert (model.count, model.history, model.known) == (0, [], {}) and not model.state.any()
+
+
+def test_what_is_only_written_is_named_in_a_note() -> None:
+    def body(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+        m.count += 1
+        m.state = _layers(m, x).detach()
+        return _layers(m, x)
+
+    checked = fxcheck.instrument(Stateful(body), (torch.randn(2, 8),))
+    assert "state, " in checked.validation or ", count" in checked.validation or "count, " in checked.validation
+    assert checked.validation in checked.summary().notes
+
+
+def test_a_buffer_that_is_counted_in_place_and_multiplied_is_refused_in_words() -> None:
+    def body(m: Stateful, x: torch.Tensor) -> torch.Tensor:
+        m.steps += 1
+        return _layers(m, x) * m.steps
+
+    try:
+        checked = fxcheck.instrument(Stateful(body), (torch.randn(2, 8),))
+    except FxcheckError as error:
+        assert "does not reproduce" in str(error)
+    else:
+        with checked.step() as step:
+            checked(torch.randn(2, 8)).sum().backward()
+        assert step.verdict == "certified"
 
 
 def test_saved_tensors_that_pass_through_hooks_leave_the_step_undecided(checked: CheckedModule) -> None:
