@@ -68,11 +68,17 @@ def analyze(
     Source: Park, Chun, Lee (ICLR 2024), theorems T1, T4, T5, T6, T8.
     """
     started = time.perf_counter()
+    _refuse_checked(model)
     args = args if isinstance(args, tuple) else (args,)
     captured = capture(model, args, kwargs, mode=mode, loss=loss, target=target)
     seconds = time.perf_counter() - started
     name = type(model).__name__
     return report_on(captured, name, batch_size=batch_size, wrt=wrt, proxies=proxies, capture_seconds=seconds)
+
+
+def _refuse_checked(model: nn.Module) -> None:
+    if isinstance(model, CheckedModule):
+        raise UsageError("the model is checked already", hint="pass the model that was given to fxcheck.instrument")
 
 
 def instrument(
@@ -117,6 +123,7 @@ def instrument(
     Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024); the joint condition and the decomposition are ours.
     """
     check_policy(on_uncertified)
+    _refuse_checked(model)
     if target is not None and loss is None:
         raise UsageError("a target was given, but no loss", hint="pass loss=criterion too")
     args = args if isinstance(args, tuple) else (args,)

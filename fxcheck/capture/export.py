@@ -313,6 +313,9 @@ def _refuse_unready(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
                            hint="pass the nn.Module that it was made from")  # fmt: skip
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise CaptureError(f"the model is wrapped in {type(model).__name__}, which torch.export does not capture", code="FX603",
+                           hint="pass the module inside (model.module), and wrap what instrument returns")  # fmt: skip
     lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
         raise InputError(f"the model has lazy parameters without a shape ({', '.join(lazy[:3])})",

@@ -125,11 +125,13 @@ def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarra
         row_error: (K,) float64 >= 0, relative to the lengths.
 
     Returns:
-        False also for wrong shapes and for nan or infinity.
+        False also for wrong shapes, for nan or infinity, and for numbers whose products could overflow or vanish.
     """
     if coefficients.shape != (len(weights), len(rows)) or row_error.shape != rows.shape[:1]:
         return False
     if not _finite(weights, coefficients, rows, row_error) or (weights < 0).any() or not weights.any():
+        return False
+    if not all(map(_is_moderate, (weights, coefficients, rows))):
         return False
     left = weights @ coefficients
     most = weights @ np.abs(coefficients)
@@ -137,6 +139,12 @@ def mixes_to_zero(weights: np.ndarray, coefficients: np.ndarray, rows: np.ndarra
     left = np.where(np.abs(left) <= rounding * most, 0.0, left)
     allowed = (np.abs(left) * (np.minimum(row_error, KNOWN) + rounding)) @ np.abs(rows)
     return bool((np.abs(left @ rows) <= allowed).all())
+
+
+def _is_moderate(numbers: np.ndarray) -> bool:
+    """Products of three such numbers neither overflow nor vanish."""
+    sizes = np.abs(numbers[numbers != 0])
+    return bool(((sizes > 2.0**-300) & (sizes < 2.0**300)).all())
 
 
 def _finite(*arrays: np.ndarray) -> bool:

@@ -190,6 +190,11 @@ class CheckedModule(nn.Module):
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         started = time.perf_counter()
         self._enter_thread()
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise StepError(
+                "a transform of torch.func (vmap, grad, jvp, ...) runs a checked module, whose values cannot be observed there",
+                hint="transform the model itself; a step is one backward() of the loss",
+            )
         roots = self._roots()
         state = State.of(roots) if self._state is None else self._state.now(roots)
         program, call, inputs, leaves = self._program_for(state, args, kwargs, target, with_loss)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxcheck.lp import exact
-from fxcheck.lp.verify import are_multipliers, is_direction, surely_positive
+from fxcheck.lp.verify import are_multipliers, is_direction, mixes_to_zero, surely_positive
 
 _FLOAT = st.floats(allow_nan=False, allow_infinity=False, width=64)
 _NO_ERROR = np.zeros(1)
@@ -74,3 +74,12 @@ def test_rows_that_cancel_in_floating_point_only_are_not_cancelled() -> None:
     rows = np.array([[0.1], [0.2], [-0.3]])
     assert rows.sum() != 0 and not are_multipliers(rows, (Fraction(1),) * 3)
     assert not are_multipliers(np.array([[1.0], [1e-30], [-1.0]]), (Fraction(1),) * 3)
+
+
+@pytest.mark.parametrize("scales", [(2.0**-600, 2.0**-600), (1e-200, 1e-200), (1e200, 1e200), (1.0, 5e-324)])
+def test_a_part_alone_does_not_vanish_because_its_products_do_or_overflow(scales: tuple[float, float]) -> None:
+    coefficient, row = scales
+    one, rows = np.array([1.0]), np.array([[row, 2 * row]])
+    assert not mixes_to_zero(one, np.array([[coefficient]]), rows, np.zeros(1))
+    with np.errstate(all="raise"):
+        mixes_to_zero(one, np.array([[coefficient]]), rows, np.zeros(1))

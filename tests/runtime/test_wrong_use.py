@@ -193,6 +193,24 @@ def test_a_gradient_that_is_not_finite_is_never_certified(kind: str) -> None:
     _works(checked)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_transforms_of_torch_func_are_refused(kind: str) -> None:
+    x = flat_images()
+    checked = fxcheck.instrument(MODELS[kind](), (x,))
+    for transformed in (torch.vmap(checked), torch.func.jacrev(checked), lambda v: torch.func.jvp(checked, (v,), (v,))):
+        with pytest.raises(StepError, match=r"torch\.func"):
+            transformed(x[None])
+    _works(checked)
+
+
+def test_wrappers_are_told_apart_from_models(checked: CheckedModule) -> None:
+    for again in (fxcheck.analyze, fxcheck.instrument):
+        with pytest.raises(UsageError, match="checked already"):
+            again(checked, (flat_images(),))
+        with pytest.raises(FxcheckError, match=r"FX603.*DataParallel"):
+            again(nn.DataParallel(small_cnn()), (flat_images(),))
+
+
 # State that the forward keeps in Python ---------------------------------------------------------
 
 
