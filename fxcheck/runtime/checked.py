@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ _MOST_PROGRAMS = 16
 _MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
+_NEEDS_GRADIENT = attrgetter("requires_grad")
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -373,6 +375,9 @@ class CheckedModule(nn.Module):
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
+            if session.program is not None and not all(map(_NEEDS_GRADIENT, session.program.trainable.values())):
+                session.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
+                                "missing")  # fmt: skip
             session.spend("other", started)
         finally:
             self.__dict__.update(_session=None, _owner=None)

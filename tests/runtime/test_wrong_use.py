@@ -184,6 +184,19 @@ def test_a_hook_on_the_checked_module_leaves_the_step_undecided(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", MODELS)
+def test_a_parameter_that_is_frozen_before_backward_leaves_the_step_undecided(kind: str) -> None:
+    x, model = flat_images(), MODELS[kind]()
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        output = checked(x).sum()
+        model[0].bias.requires_grad_(False)
+        output.backward()
+    model[0].bias.requires_grad_(True)
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "frozen" in step.text
+    _works(checked)
+
+
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_gradient_that_is_not_finite_is_never_certified(kind: str) -> None:
     x = flat_images()
     checked = fxcheck.instrument(MODELS[kind](), (x,))
