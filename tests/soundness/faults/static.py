@@ -43,6 +43,35 @@ def both_signs(right: Any) -> Any:
     return wrong
 
 
+SCEPTIC = "tests/soundness/test_sceptic.py::"
+
+
+@fault("4.7", "records.semantics:is_free", f"{SCEPTIC}test_a_maximum_over_entries_that_data_selects_is_not_over_one")
+def sizes_are_those_of_the_example(right: Any) -> Any:
+    """A size that depends on data is what it was when the model was captured."""
+    return lambda symbol: False
+
+
+@fault("4.1", "passes.find_units:_Finder._are_apart", f"{SCEPTIC}test_a_clamp_between_tensors_is_constant_where_they_are_equal"
+       "[buffers]")  # fmt: skip
+def bounds_are_apart(right: Any) -> Any:
+    """The lower bound of a clamp between tensors lies below the upper one."""
+    return lambda self, node: True
+
+
+@fault("4.7", "passes.annotate:_may_be_a_mask", f"{SCEPTIC}test_a_mask_of_the_callers_that_is_added_to_scores_may_hold_infinity")
+def inputs_are_finite(right: Any) -> Any:
+    """An input that is added to scores is finite."""
+    return lambda *given: False
+
+
+@fault("1", "capture.hidden:in_attributes",
+       "tests/capture/test_hidden.py::test_one_that_is_returned_too_may_be_where_the_next_forward_goes_on")  # fmt: skip
+def attributes_hold_nothing(right: Any) -> Any:
+    """A forward leaves nothing behind but what it returns."""
+    return lambda model: iter(())
+
+
 @fault("4.6", "theory.certificate:_coins", f"{ZOO}[relu(y) + clamp(y, max=0)]")
 def kinks_that_disagree(right: Any) -> Any:
     """Activations that need opposite sides share a bias."""
