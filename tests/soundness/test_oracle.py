@@ -101,7 +101,7 @@ LISTED = (
     Listed("5 two maxes", lambda w: first_max(w, -w) - first_max(-w, w), (0.0,), OUTSIDE, (2,), ((0,),)),
     Listed("a clamp by a tensor", lambda w: (_pair(w).clamp_min(0 * _pair(w)) - relu(_pair(w))).sum(), (0.0,), OUTSIDE, None,
            ((0,),)),
-    Listed("a clamp by a tensor from above", lambda w: _pair(w).clamp_max(-_pair(w)).sum(), (0.0,), INSIDE, (0,), ((-3,), (3,))),
+    Listed("a clamp by a tensor from above", lambda w: _pair(w).clamp_max(-_pair(w)).sum(), (0.0,), INSIDE, None, ((-3,), (3,))),
     Listed("an RNN", _rnn, (0.0, 1.0), OUTSIDE, (0, 0)),
     Listed("a constant", lambda w: 0 * w, (1.0,), INSIDE, (0,), ((0,),)),
     Listed("smooth", lambda w: torch.exp(w) * w, (0.0,), INSIDE, (1,)),
