@@ -58,6 +58,26 @@ def recurrent(rng: random.Random) -> Plan:
     return finished(d)
 
 
+@family("joint:recurrent, wide")
+def wide(rng: random.Random) -> Plan:
+    """A few touched entries of states that have biases enough to serve them, which is all that rows by biases need."""
+    width, length, biased = rng.choice([3, 4, 5]), rng.choice([2, 3]), rng.random() < 0.5
+    d = Draft(rng, (rng.choice([1, 2, 3]), length), data=(-1, 0, 1, 2), weights=rng.choice([(-1, 1, 2), (-2, -1, 0, 1, 2)]))
+    w = d.add("linear", d.add("part", "x0", args=(1, 0, 1)), args=(width, True))
+    args, states, u = d.steps[-1].args, [d.add("relu", w)], ""
+    for t in range(1, length):
+        new = d.add("linear", d.add("part", "x0", args=(1, t, t + 1)), args=args, of=w)
+        old = d.add("linear", states[-1], args=(width, biased), of=u)
+        u = u or old
+        read = d.add("add", new, old)
+        if rng.random() < 0.3:
+            read = d.add("add", read, states[-1])
+        states.append(d.add("relu", read))
+    if rng.random() < 0.5:
+        d.combine(states[-1], rng.choice(states[:-1]))
+    return finished(d)
+
+
 @family("joint:siamese")
 def siamese(rng: random.Random) -> Plan:
     """An encoder of one or two layers on two inputs, used with opposite signs."""
