@@ -29,7 +29,7 @@ from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward, listen, tensors_of
+from fxcheck.runtime.replay import Forward, autocast_dtypes, listen, tensors_of
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
@@ -466,9 +466,8 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if hooks is not None and not all(map(_is_torchs_own, hooks)):
         found.append("saved tensors pass through pack and unpack hooks, which may change the gradient that AD computes")
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            found += program.differences_in(torch.get_autocast_dtype(device))
+    for _, dtype in autocast_dtypes():
+        found += program.differences_in(dtype)
     return found
 
 

@@ -132,7 +132,9 @@ class Program:
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
-        if writes(self.constants) != self.written or any(space.get(name) is not held for space, name, held in self.held):
+        if self.constants and writes(self.constants) != self.written:
+            return False
+        if self.held and any(space.get(name) is not held for space, name, held in self.held):
             return False
         spec = self.inputs.spec
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)

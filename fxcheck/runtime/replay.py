@@ -69,8 +69,8 @@ class Forward:
         cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Sequence[Any], deposits: Deposits
     ) -> Forward:
         """Remember a forward before it runs; ``leaves`` are those of its call, ``deposits`` its step's."""
-        autocast = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, writes(leaves), deposits)
+        rng = torch.get_rng_state() if program.is_random else None
+        return cls(program, call, rng, autocast_dtypes(), writes(leaves), deposits)
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -189,6 +189,13 @@ def listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
 
 def _own_view(value: Any) -> Any:
     return value.view_as(value) if isinstance(value, Tensor) and value.requires_grad else value
+
+
+def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
+    """Devices with autocast on, and its dtype."""
+    if not torch._C._is_any_autocast_enabled():
+        return ()
+    return tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
 
 
 def tensors_of(output: Any) -> list[Tensor]:
