@@ -31,7 +31,7 @@ _ARITHMETIC = frozenset({"add", "sub", "subtract", "rsub", "mul", "multiply", "d
 _LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not",
                     "__and__", "__or__"})  # fmt: skip
 _SELECT = frozenset({"where", "masked_fill", "index_put"})
-_TRAINABLE_SLOPES: dict[str, dict[str, tuple[float, ...]]] = {"aten.prelu.default": {"weight": (0.25, 2.0, -1.0)}}
+_OPEN_SLOPES: dict[str, dict[str, tuple[float, ...]]] = {"aten.prelu.default": {"weight": (0.25, 2.0, -1.0)}}
 """Operators whose slope may be a parameter: the proxy must be on the same side for every one of these values."""
 _FROZEN_FOR_MEASUREMENT: dict[str, dict[str, Any]] = {"aten.rrelu.default": {"training": False}}
 """Arguments that make an operator deterministic: the random slope of rrelu does not change AD's side."""
@@ -85,7 +85,7 @@ class Activation:
     continuous: bool
     nondecreasing: bool
     smooth_operands: tuple[int, ...] = ()
-    """Trainable operands that enter analytically: the slope of a PReLU."""
+    """Operands that enter analytically, and are no known numbers: the slope of a PReLU."""
     note: str = ""
 
 
@@ -166,9 +166,9 @@ class _Chains:
         return sorted(r for r in common if node.is_shaped_as(self.facts.graph.nodes[r]))[-_MAX_ROOTS:]
 
     def _smooth_operands(self, node: Node) -> tuple[int, ...]:
-        names = _TRAINABLE_SLOPES.get(node.op, {})
+        names = _OPEN_SLOPES.get(node.op, {})
         refs = (node.arguments.get(n) for n in names)
-        return tuple(r.id for r in refs if isinstance(r, Ref) and self.facts.depends[r.id])
+        return tuple(r.id for r in refs if isinstance(r, Ref) and self.facts.constants.get(r.id) is None)
 
     def _is_essential(self, node: Node, operands: list[int], root: int) -> bool:
         before = [self.forms[o][root].breaks for o in operands if root in self.forms.get(o, {})]
@@ -204,7 +204,7 @@ class _Chains:
         return value
 
     def _is_runnable(self, node: Node, arguments: dict[str, Any]) -> bool:
-        slopes = _TRAINABLE_SLOPES.get(node.op, {})
+        slopes = _OPEN_SLOPES.get(node.op, {})
         return all(n in slopes or not isinstance(a, Ref) for n, a in arguments.items())
 
     def _own_breaks(self, node: Node, arguments: dict[str, Any]) -> set[Fraction] | None:
@@ -351,10 +351,11 @@ class _Chains:
         operand = facts.operand or "self"
         fixed = {n: self._argument(a, -1) for n, a in node.arguments.items() if n != operand}
         fixed |= {n: v for n, v in _FROZEN_FOR_MEASUREMENT.get(node.op, {}).items() if n in fixed}
+        open_slopes = {n: s for n, s in _OPEN_SLOPES.get(node.op, {}).items() if isinstance(fixed.get(n), Ref)}
         fixed = {n: 0.0 if isinstance(a, Ref) else a for n, a in fixed.items()}
         dtype = _dtype_of(node, operand, self.facts)
         variants = [fixed]
-        for name, slopes in _TRAINABLE_SLOPES.get(node.op, {}).items():
+        for name, slopes in open_slopes.items():
             variants = [{**fixed, name: s} for s in slopes]
         kinks = tuple(k for k in facts.kinks if abs(k) != math.inf)
         results = [self.proxies.scalar(node.op, v, operand, kinks, dtype) for v in variants]

@@ -240,7 +240,7 @@ class _Planner:
 
 
 def _side(proxy: Proxy, varies: bool) -> Side:
-    """AD's choice; where a slope is trainable (PReLU) or drawn at random (RReLU), the slopes are no constants."""
+    """AD's choice; where a slope is a tensor's (PReLU) or drawn at random (RReLU), the slopes are no known numbers."""
     direction = {1.0: -1, 0.0: 1}.get(proxy.weight, 0) if proxy.weight is not None else 0
     return Side(proxy.kink, direction) if varies else Side(proxy.kink, direction, proxy.left, proxy.ad, proxy.right)
 

@@ -264,6 +264,30 @@ def test_a_gradient_that_is_too_small_for_its_dtype_is_not_zero(
     assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_slopes_of_a_prelu_that_is_not_trained_are_not_those_that_were_measured(frozen: bool) -> None:
+    """3 |w| - 2 |w| by two PReLUs of slope -1 behind one of slope 1: AD gives -5, the slopes are -1 and 1."""
+    apart, together = torch.tensor([[1.0, -1.0]], dtype=torch.float64), torch.tensor([[3.0], [-2.0]], dtype=torch.float64)
+
+    class Slopes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
+            self.one, self.minus = (
+                nn.Parameter(t, requires_grad=False) if frozen else nn.Buffer(t) for t in (ONE.reshape(1), -ONE.reshape(1))
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.prelu(F.prelu(x @ self.w, self.one) @ apart, self.minus) @ together
+
+    model, x = Slopes(), torch.ones(1, 1, dtype=torch.float64)
+    assert judge([model.w], lambda: model(x).sum()).verdict is Verdict.OUTSIDE
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert step.verdict == "uncertified"
+
+
 def test_a_clamp_that_broadcasts_its_operand_between_equal_bounds() -> None:
     """It is constant, and AD returns slope 1; no reduction is at work, although the result has another shape."""
     assert_not_certified(Scalars(lambda s, x: (s.w * x).sum().clamp(ONE, ONE), w=1.0))
