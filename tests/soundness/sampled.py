@@ -18,6 +18,8 @@ _FLOOR, _NOISE, _UNIT = 1e-15, 1e-6, 2.0**-53
 _NOTHING = 1e-14
 _FINE = {torch.float64: 5e-7, torch.float32: 3e-7, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Errors of backward relative to a coordinate: constants of kernels (a sixth in float32), rounding in low precision."""
+_SHORT_SLOPES = {"hardsigmoid": 2.0**-24, "hardswish": 2.0**-24}
+"""Operators whose backward multiplies by a sixth of float32, in float64 too: an error of terms, which stays where they cancel."""
 _EQUAL = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
 
@@ -56,6 +58,7 @@ class Landscape:
         self.recorded = record(parameters, value)
         dtypes = self.recorded.dtypes()
         self.unit = max((torch.finfo(d).eps / 2 for d in dtypes), default=_UNIT)
+        self.unit_of_slopes = max([_UNIT, *(_SHORT_SLOPES.get(call.name, _UNIT) for call in self.recorded.calls)])
         self.equal = max((_EQUAL.get(d, 1e-3) for d in dtypes), default=1e-5)
         self.fine = max((_FINE.get(d, 1e-3) for d in dtypes), default=1e-7)
         self.largest = self.recorded.largest()
@@ -105,7 +108,8 @@ class Landscape:
             terms: as ``terms`` gives them.
             low: whether in the program's own precision.
         """
-        return 2 * (self.unit if low else _UNIT) * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
+        unit = max(self.unit if low else _UNIT, self.unit_of_slopes)
+        return 2 * unit * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
 
     def _sample(self, offset: np.ndarray, value: Tensor, leaves: Sequence[Tensor]) -> Sample:
         if not value.requires_grad:
