@@ -68,7 +68,7 @@ def analyze(
     Source: Park, Chun, Lee (ICLR 2024), theorems T1, T4, T5, T6, T8.
     """
     started = time.perf_counter()
-    _refuse_checked(model)
+    _refuse_wrong_kinds(model, kwargs, loss, target)
     args = args if isinstance(args, tuple) else (args,)
     captured = capture(model, args, kwargs, mode=mode, loss=loss, target=target)
     seconds = time.perf_counter() - started
@@ -76,9 +76,26 @@ def analyze(
     return report_on(captured, name, batch_size=batch_size, wrt=wrt, proxies=proxies, capture_seconds=seconds)
 
 
-def _refuse_checked(model: nn.Module) -> None:
+def _refuse_wrong_kinds(model: Any, kwargs: Any, loss: Any, target: Any) -> None:
+    """One clear message for what is no model, no keywords or no loss.
+
+    Raises:
+        UsageError: which of them, what was found and what is wanted.
+    """
     if isinstance(model, CheckedModule):
         raise UsageError("the model is checked already", hint="pass the model that was given to fxcheck.instrument")
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"the model is {_kind(model)}; wanted an nn.Module", hint="pass an instance, as MyModel(...)")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise UsageError(f"kwargs is {_kind(kwargs)}; wanted a dict of keyword inputs", hint='pass kwargs={"mask": mask}')
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        raise UsageError(f"the loss is {_kind(loss)}; wanted a function or module", hint="pass an instance, as nn.MSELoss()")
+    if target is not None and loss is None:
+        raise UsageError("a target was given, but no loss", hint="pass loss=criterion too")
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def instrument(
@@ -123,9 +140,10 @@ def instrument(
     Source: T5, T8, Algorithms 1 and 2 of Park, Chun, Lee (ICLR 2024); the joint condition and the decomposition are ours.
     """
     check_policy(on_uncertified)
-    _refuse_checked(model)
-    if target is not None and loss is None:
-        raise UsageError("a target was given, but no loss", hint="pass loss=criterion too")
+    _refuse_wrong_kinds(model, kwargs, loss, target)
+    if any(p.is_meta for p in model.parameters()):
+        raise UsageError("the model's parameters are on the meta device, and instrument runs it once on the example inputs",
+                         hint="build it on a device; fxcheck.analyze needs no values")  # fmt: skip
     args = args if isinstance(args, tuple) else (args,)
     names = _names_of(model, loss, _parameters(wrt))
     settings = Settings(loss, target is not None, batch_size, names, on_uncertified, allow_uncovered, exact_ties, joint_seconds)
@@ -248,9 +266,20 @@ def report_on(
 
 
 def _parameters(wrt: Iterable[nn.Parameter] | torch.optim.Optimizer | None) -> list[nn.Parameter] | None:
+    if wrt is None:
+        return None
     if isinstance(wrt, torch.optim.Optimizer):
-        return [p for group in wrt.param_groups for p in group["params"]]
-    return None if wrt is None else list(wrt)
+        found = [p for group in wrt.param_groups for p in group["params"]]
+    else:
+        single = not isinstance(wrt, Iterable) or isinstance(wrt, (torch.Tensor, str, Mapping))
+        found = [wrt] if single else list(wrt)
+    wrong = [p for p in found if not isinstance(p, torch.Tensor)]
+    if wrong:
+        raise UsageError(f"wrt holds a value of type {type(wrong[0]).__name__}; wanted parameters",
+                         hint="pass model.parameters(), a list of parameters, or one optimizer")  # fmt: skip
+    if not found:
+        raise UsageError("wrt holds no parameter", hint="leave it out for all that are trained")
+    return found
 
 
 def _proxy_source(proxies: Any) -> Measured | SavedFirst:

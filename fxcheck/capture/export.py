@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import explain_failure
 from fxcheck.capture.hidden import in_attributes, recording, shared_memory, standing_hooks, watching_attributes
+from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 from fxcheck.records.finding import Diagnostic
@@ -114,6 +115,7 @@ def capture(
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
     _refuse_traced_constants(program)
+    _refuse_mixed_products(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
 
@@ -196,6 +198,9 @@ def _recorded(
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:
+    if any(isinstance(v, torch.Tensor) and v.is_nested for v in torch.utils._pytree.tree_leaves((args, kwargs))):
+        raise InputError("an example input is a nested tensor, which torch.export does not capture",
+                         hint="give a padded tensor, and a mask if the model takes one")  # fmt: skip
     args, kwargs = torch.utils._pytree.tree_map(_to_device(model), (args, kwargs))
     shapes = _dynamic_batch(args, kwargs)
     failure: Exception | None = None
@@ -337,6 +342,28 @@ def _refuse_non_finite_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -
             f"the model holds NaN or infinite weights ({names}); non-finite numbers have no subgradient",
             hint="load or initialise the weights first",
         )
+
+
+_PRODUCTS = ("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "mv", "dot")
+
+
+def _refuse_mixed_products(program: ExportedProgram) -> None:
+    """Products of matrices of two dtypes, which raise, but not on fake tensors; autocast would have cast them."""
+    nodes = list(program.graph.nodes)
+    if torch._C._is_any_autocast_enabled() or any("autocast" in str(n.target) for n in nodes):
+        return
+    for node in nodes:
+        if getattr(getattr(node.target, "overloadpacket", None), "__name__", "") not in _PRODUCTS:
+            continue
+        found = {v.dtype for v in (n.meta.get("val") for n in node.all_input_nodes) if isinstance(v, torch.Tensor)}
+        if len(found) > 1:
+            names = " and ".join(sorted(str(d).removeprefix("torch.") for d in found))
+            origin = OriginReader().of(node)
+            place = f"in module {origin.module!r}" if origin.module else f"at {origin.location}"
+            raise CaptureError(
+                f"the model's forward multiplies {names} {place}, which raises", code="FX601",
+                hint="give example inputs of the model's dtype, or cast them in the forward",
+            )  # fmt: skip
 
 
 def _refuse_traced_constants(program: ExportedProgram) -> None:

@@ -41,9 +41,15 @@ def conditions(report: Report) -> list[tuple[str, str]]:
 
 def header(report: Report) -> str:
     """Under which torch, mode and batch size the verdict holds."""
-    batch = "any batch size" if report.batch_size is None else f"batch size {report.batch_size}"
+    batch = _captured(report) or "any batch size" if report.batch_size is None else f"batch size {report.batch_size}"
     saved = f", proxies saved with torch {report.proxies_from}" if report.proxies_from else ""
     return f"torch {report.torch}, mode {report.mode}, {batch}{saved}"
+
+
+def _captured(report: Report) -> str:
+    """``captured at batch size 4`` where the capture holds for no other (FX607), else empty."""
+    found = next((a for a in report.assumptions if "FX607" in a), "")
+    return found.partition(" (")[0]
 
 
 def structure(report: Report) -> str:
@@ -63,12 +69,13 @@ def structure(report: Report) -> str:
 def _smooth(report: Report) -> str:
     return (
         "No kink, tie or finding here depends on a trainable parameter: backward() returns the true gradient, for all "
-        "weights and all data."
+        f"weights and all data{' of the captured batch size' if _captured(report) else ''}."
     )
 
 
 def _certified(report: Report) -> str:
-    where = "for every step on one sample" if report.theorem == "T1" else "for all weights and every minibatch"
+    size = " of the captured size" if _captured(report) else ""
+    where = "for every step on one sample" if report.theorem == "T1" else f"for all weights and every minibatch{size}"
     return (
         f"backward() always returns a {_kind(report)} subgradient of the loss, {where}, also where a pre-activation "
         "sits exactly on a kink. Nothing needs checking while training."

@@ -216,6 +216,63 @@ def test_transforms_of_torch_func_are_refused(kind: str) -> None:
     _works(checked)
 
 
+_X = torch.randn(2, 3)
+WRONG_KINDS = {
+    "no model": (lambda f, m: f(None, (_X,)), "NoneType; wanted an nn.Module"),
+    "a function": (lambda f, m: f(torch.relu, (_X,)), "wanted an nn.Module"),
+    "a class": (lambda f, m: f(nn.ReLU, (_X,)), "the class ReLU; wanted an nn.Module"),
+    "a list of keywords": (lambda f, m: f(m, (_X,), [1]), "kwargs is of type list"),
+    "a number for parameters": (lambda f, m: f(m, (_X,), wrt=3), "wrt holds a value of type int"),
+    "zero for parameters": (lambda f, m: f(m, (_X,), wrt=[0]), "wrt holds a value of type int"),
+    "named parameters": (lambda f, m: f(m, (_X,), wrt=m.named_parameters()), "wrt holds a value of type tuple"),
+    "no parameters": (lambda f, m: f(m, (_X,), wrt=[]), "wrt holds no parameter"),
+    "the class of a loss": (lambda f, m: f(m, (_X,), loss=nn.MSELoss, target=_X), "the loss is the class MSELoss"),
+    "the name of a loss": (lambda f, m: f(m, (_X,), loss="mse"), "the loss is of type str"),
+    "a target alone": (lambda f, m: f(m, (_X,), target=_X), "a target was given, but no loss"),
+    "integers": (lambda f, m: f(m, (_X.long(),)), "FX601 .* multiplies float32 and int64 in module '0'"),
+    "double precision": (lambda f, m: f(m, (_X.double(),)), "FX601 .* multiplies float32 and float64"),
+    "nested tensors": (lambda f, m: f(m, (torch.nested.nested_tensor([_X, _X]),)), "nested tensor"),
+}
+
+
+@pytest.mark.parametrize("call", [fxcheck.analyze, fxcheck.instrument])
+@pytest.mark.parametrize("name", WRONG_KINDS)
+def test_arguments_of_the_wrong_kind_get_one_clear_message(name: str, call: Callable[..., object]) -> None:
+    wrong, message = WRONG_KINDS[name]
+    with pytest.raises(FxcheckError, match=message):
+        wrong(call, nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+
+
+def test_one_parameter_and_casts_by_autocast_are_fine() -> None:
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return torch.relu(self.linear(x)).float()
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    assert fxcheck.analyze(model, (_X,), wrt=model[0].bias).verdict == "certified"
+    assert fxcheck.analyze(Cast(), (_X,)).verdict == "certified"
+
+
+def test_a_model_on_the_meta_device_is_analysed_and_not_instrumented() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 3, device="meta"), nn.ReLU()), torch.randn(2, 3, device="meta")
+    assert fxcheck.analyze(model, (x,)).verdict == "certified"
+    with pytest.raises(UsageError, match="meta device"):
+        fxcheck.instrument(model, (x,))
+
+
+def test_a_forward_that_renormalises_its_rows_is_uncovered_step_by_step() -> None:
+    x = torch.tensor([1, 2])
+    checked = fxcheck.instrument(nn.Sequential(nn.Embedding(5, 3, max_norm=0.1)), (x,), allow_uncovered=True)
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert (step.verdict, step.reason) == ("uncertified", "uncovered")
+
+
 def test_wrappers_are_told_apart_from_models(checked: CheckedModule) -> None:
     for again in (fxcheck.analyze, fxcheck.instrument):
         with pytest.raises(UsageError, match="checked already"):
