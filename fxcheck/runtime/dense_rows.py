@@ -141,7 +141,7 @@ class _Walk:
 
     def weight(self, saved: Tensor) -> Tensor:
         """A matrix that was saved, in float64."""
-        key = saved.data_ptr(), saved.shape, saved.stride()
+        key = saved.data_ptr(), saved.dtype, saved.shape, saved.stride()
         if key not in self.weights:
             self.weights[key] = saved.detach().double()
         return self.weights[key]
