@@ -137,13 +137,16 @@ def _open_layer(session: Session) -> tuple[Program, list[Block]]:
 
 
 def _ties_alone(layer: int, session: Session, program: Program) -> bool:
-    """Whether no other layer has ties, nor one max of this layer behind another.
+    """Whether no other layer has ties, and nothing that is touched or tied lies behind a max with ties.
 
-    What entries that tie elsewhere are proven equal by may rest on the picks of this layer.
+    What entries that tie elsewhere are proven equal by may rest on the picks of this layer, and so does the row of a touched
+    entry of a ReLU behind its max.
     """
-    checks = [c for c in program.plan.checks if session.counts.get(c.index) and session.counts[c.index].tied]
-    above = reading(checks, [c.index for c in checks], program.study.graph)
-    return all(c.group == layer for c in checks) and not any(above.values())
+    counts = session.counts
+    active = [c for c in program.plan.checks if (found := counts.get(c.index)) is not None and (found.tied or found.touched)]
+    tied = {c.index for c in active if counts[c.index].tied}
+    above = reading(active, [c.index for c in active], program.study.graph)
+    return all(c.group == layer for c in active if c.index in tied) and not any(tied & before for before in above.values())
 
 
 def _is_first(check: Check, program: Program) -> bool:

@@ -264,6 +264,23 @@ def test_a_gradient_that_is_too_small_for_its_dtype_is_not_zero(
     assert step.verdict == "uncertified", f"{step.theorem}, up to rounding: {step.up_to_rounding}"
 
 
+def test_a_touched_relu_behind_the_max_whose_picks_are_mixed() -> None:
+    """Its row is that of the pick: -2 |w| + 3 relu(-w), where AD gives 0."""
+    plan = Plan(
+        ((1, 1, 6),),
+        (
+            Step("v0", "conv", ("x0",), (1, 1, 1, 0, False)),
+            Step("v1", "max_pool", ("v0",), (3, 1)),
+            Step("v2", "relu", ("v1",), ()),
+            Step("v3", "flip", ("v2",), (2,)),
+            Step("v4", "max_pool", ("v3",), (2, 1, 1)),
+        ),
+    )
+    point = Point({"v0.weight": [[[0]]]}, (([[[-1, -1, -1, -1, 1, 1]]],),), ([[-2, -2, 2, 2, 1]],))
+    found = outcome(plan, point)
+    assert not found.has_failed and found.verdict == "uncertified", found
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_slopes_of_a_prelu_that_is_not_trained_are_not_those_that_were_measured(frozen: bool) -> None:
     """3 |w| - 2 |w| by two PReLUs of slope -1 behind one of slope 1: AD gives -5, the slopes are -1 and 1."""
