@@ -458,7 +458,9 @@ def _holds(container: Any, before: Any) -> bool:
     """Whether a list, set or dict holds the same objects as the copy of it; True for anything else."""
     if isinstance(container, dict):
         return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
-    if isinstance(container, (list, set)):
+    if isinstance(container, set):  # a copy of which may have another order
+        return {*map(id, container)} == {*map(id, before)}
+    if isinstance(container, list):
         return len(container) == len(before) and all(map(is_, container, before))
     return True
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture.export import left_as_it_was
 from fxcheck.errors import FxcheckError
 from fxcheck.runtime.operands import dense
+from fxcheck.runtime.replay import tensors_of
 
 _SEED = 20240507
 
@@ -84,10 +84,10 @@ def _run(
     """
     with left_as_it_was(roots) as written, torch.enable_grad():
         torch.manual_seed(_SEED)
-        outputs = _tensors(run())
+        outputs = _named(run())
         changed = written()
         if calls == 2 or (calls is None and changed):
-            outputs |= {f"{name} in the second call": v for name, v in _tensors(run()).items()}
+            outputs |= {f"{name} in the second call": v for name, v in _named(run()).items()}
         found = {name: v.detach().clone() for name, v in outputs.items()}
         generator = torch.Generator().manual_seed(_SEED)
         live = [v for v in outputs.values() if v.requires_grad]
@@ -100,8 +100,8 @@ def _run(
     return found, changed
 
 
-def _tensors(outputs: Any) -> dict[str, Tensor]:
-    return {f"output {i}": v for i, v in enumerate(v for v in tree_leaves(outputs) if isinstance(v, Tensor))}
+def _named(outputs: Any) -> dict[str, Tensor]:
+    return {f"output {i}": v for i, v in enumerate(tensors_of(outputs))}
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
