@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -221,9 +222,9 @@ def _refuse_archive_flags(spec: TargetSpec) -> None:
     if spec.mode in ("train", "eval") and spec.mode_was_given:
         raise UsageError(f"an archive has its mode baked in, so --mode {spec.mode} cannot be honoured",
                          hint="drop --mode, or analyse the module itself")  # fmt: skip
-    if spec.loss or spec.inputs:
-        raise UsageError("an archive has its inputs and outputs baked in: --loss and --input do not apply",
-                         hint="export the model together with its loss")  # fmt: skip
+    if spec.loss or spec.inputs or spec.arguments:
+        raise UsageError("an archive has its arguments, inputs and outputs baked in: --arg, --input and --loss do not apply",
+                         hint="export the model as it is to be analysed, together with its loss")  # fmt: skip
 
 
 def _loss(spec: TargetSpec) -> tuple[Callable[..., Any] | None, Any]:
@@ -285,6 +286,9 @@ def _parameters(wrt: Iterable[nn.Parameter] | torch.optim.Optimizer | None) -> l
 def _proxy_source(proxies: Any) -> Measured | SavedFirst:
     if proxies is None:
         return Measured()
+    if not isinstance(proxies, (ProxyTable, str, os.PathLike)):
+        raise UsageError(f"proxies is {_kind(proxies)}; wanted the path of a saved table",
+                         hint="save one with fxcheck proxies --format json -o FILE, or leave it out")  # fmt: skip
     return SavedFirst(proxies if isinstance(proxies, ProxyTable) else load_proxies(proxies))
 
 

@@ -326,12 +326,17 @@ class _Chains:
         if form.exact is not None:
             continuous, nondecreasing = form.exact.is_continuous, form.exact.is_nondecreasing or nondecreasing
         points = self._measure(node, root, form, members, single)
-        note = "" if points is not None else "its derivative at the kinks could not be measured"
+        note = "" if points is not None else self._unmeasured(members)
         continuous = continuous and all(p.continuous for p in points or ())
         kept = tuple(p for p in points or () if p.is_kink or p.is_wrong_derivative or not p.stable)
         if points is not None and not kept and continuous:
             return None
         return Activation(node.id, root, members, name, kept, continuous, nondecreasing, smooth, note)
+
+    def _unmeasured(self, members: tuple[int, ...]) -> str:
+        trained = any(self._smooth_operands(self._node(m)) for m in members)
+        reason = ": they depend on a slope that is trained, and one pre-activation is used several times" if trained else ""
+        return f"its derivatives at the kinks could not be measured{reason}"
 
     def _measure(
         self, node: Node, root: int, form: Form, members: tuple[int, ...], single: bool

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
-from fxcheck.capture.failure import explain_failure
+from fxcheck.capture.failure import blaming_the_loss, explain_failure
 from fxcheck.capture.hidden import in_attributes, recording, shared_memory, standing_hooks, watching_attributes
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
@@ -67,7 +67,8 @@ class _WithLoss(nn.Module):
 
     def forward(self, inputs: tuple[Any, ...], keywords: dict[str, Any], target: Any = None) -> Any:
         output, loss = self.model(*inputs, **keywords), getattr(self, self.name)
-        return loss(output, target) if self.has_target else loss(output)
+        with blaming_the_loss():
+            return loss(output, target) if self.has_target else loss(output)
 
 
 def capture(
@@ -234,10 +235,19 @@ def _to_device(model: nn.Module) -> Callable[[Any], Any]:
         if not isinstance(value, torch.Tensor) or value.device == device:
             return value
         if value.is_meta:
-            return torch.zeros(value.shape, dtype=value.dtype, device=device)
+            return _zeros(value, device)
         return value.to(device) if device.type == "meta" else value
 
     return move
+
+
+def _zeros(like: torch.Tensor, device: torch.device) -> torch.Tensor:
+    try:
+        return torch.zeros(like.shape, dtype=like.dtype, device=device)
+    except RuntimeError as error:
+        shape = "x".join(map(str, like.shape))
+        raise InputError(f"an example input of shape {shape} does not fit in memory: {error}",
+                         hint="give a smaller one; two samples are enough where any batch size is meant") from error  # fmt: skip
 
 
 def _holds_for_every_batch(program: ExportedProgram) -> bool:

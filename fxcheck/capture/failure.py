@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,6 +28,19 @@ _CAUSES = (
 )  # fmt: skip
 
 
+_OF_THE_LOSS = "raised by the loss, not by the model"
+
+
+@contextmanager
+def blaming_the_loss() -> Iterator[None]:
+    """What is raised inside says so to ``explain_failure``."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(_OF_THE_LOSS)
+        raise
+
+
 def explain_failure(error: Exception) -> CaptureError:
     """The capture error to raise: its cause if it is a known one, the model's own exception, the user's line."""
     if isinstance(error, CaptureError):
@@ -37,6 +52,12 @@ def explain_failure(error: Exception) -> CaptureError:
     for signs, code, cause, hint in _CAUSES:
         if any(sign in text for sign in signs):
             return CaptureError(f"torch.export cannot capture the model{place}: {cause} ({own})", code=code, hint=hint)
+    if _OF_THE_LOSS in getattr(error, "__notes__", ()):
+        return CaptureError(
+            f"the loss raised{place} while torch.export ran it on the model's output: {own}",
+            hint="it is called as loss(output, target), or as loss(output) without a target (--target none); the target's "
+            "shape and dtype have to fit the output (--target SHAPE[:dtype])",
+        )
     return CaptureError(
         f"the model's forward raised{place} while torch.export ran it on fake tensors: {own}",
         hint="check the example inputs (--input SHAPE[:dtype]) and that the model runs on them",

@@ -45,7 +45,10 @@ def _flawed_activation(unit: Unit) -> Diagnostic | None:
     if not unit.continuous:
         return Diagnostic("FX401", f"{unit.name} is not continuous", "Make both branches meet at the threshold.", where)
     if unit.note:
-        return Diagnostic("FX202", f"{unit.name}: {unit.note}", "Use an activation that fxcheck proxies lists.", where)
+        return Diagnostic(
+            "FX202", f"{unit.name}: {unit.note}",
+            "Use one activation that fxcheck proxies lists, or give each its own pre-activation.", where,
+        )  # fmt: skip
     for p in unit.points:
         if not p.stable:
             return Diagnostic(

@@ -44,6 +44,17 @@ def test_a_wrong_input_shape_is_reported_as_the_model_reports_it() -> None:
     assert "--input" in error.hint
 
 
+def test_what_the_loss_raises_is_not_called_the_models() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture(Model(lambda y: y), (torch.zeros(3, 4),), loss=nn.MSELoss(), target=torch.zeros(5, 3))
+    assert "the loss raised" in str(caught.value) and "--target" in caught.value.hint
+
+
+def test_an_input_that_no_memory_holds_is_refused_with_its_shape() -> None:
+    with pytest.raises(InputError, match="1000000x1000000x4 does not fit in memory"):
+        capture(Model(lambda y: y), (torch.zeros(1000000, 1000000, 4, device="meta"),))
+
+
 @pytest.mark.parametrize(
     "body",
     [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y],

@@ -97,5 +97,6 @@ def test_an_archive_of_torch_export_is_analysed(
     torch.export.save(torch.export.export(model, (torch.zeros(2, 3),), strict=False), "model.pt2")
     status, out, _ = run(["analyze", "model.pt2"], capsys)
     assert status == 0 and "certified" in out and "exported" in out
-    status, _, err = run(["analyze", "model.pt2", "--mode", "eval"], capsys)
-    assert status == 2 and "baked in" in err
+    for flag in (["--mode", "eval"], ["--arg", "width=3"], ["--input", "2x3"]):
+        status, _, err = run(["analyze", "model.pt2", *flag], capsys)
+        assert status == 2 and "baked in" in err

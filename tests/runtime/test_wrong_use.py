@@ -243,6 +243,11 @@ def test_arguments_of_the_wrong_kind_get_one_clear_message(name: str, call: Call
         wrong(call, nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
 
 
+def test_proxies_that_are_no_file_get_one_clear_message() -> None:
+    with pytest.raises(FxcheckError, match="proxies is of type dict; wanted the path of a saved table"):
+        fxcheck.analyze(nn.Linear(3, 3), (_X,), proxies={})
+
+
 def test_one_parameter_and_casts_by_autocast_are_fine() -> None:
     class Cast(nn.Module):
         def __init__(self) -> None:
