@@ -435,7 +435,7 @@ def _arithmetic(base: str, arguments: dict[str, Any], values: Mapping[str, Piece
         return _power(left, arguments.get("exponent"))
     if right is None or arguments.get("rounding_mode") is not None:
         return None
-    alpha = Fraction(arguments.get("alpha", 1) or 1)
+    alpha = Fraction(1 if arguments.get("alpha") is None else arguments["alpha"])
     match base:
         case "add":
             return _linear([left, right], [Fraction(1), alpha])

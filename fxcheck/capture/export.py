@@ -263,32 +263,21 @@ def _holds_for_every_batch(program: ExportedProgram) -> bool:
 
 
 def _computes_with_sizes(program: ExportedProgram) -> bool:
-    """Some factor, slope or bound is a number made of sizes that need not be positive at every size."""
+    """Some factor, slope, exponent or bound is a number made of sizes: at another size it is another function."""
     modules = (m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule))
     calls = (n for m in modules for n in m.graph.nodes if isinstance(n.target, torch._ops.OpOverload))
-    return any(_is_of_unknown_sign(value) for call in calls for value in _numbers_of(call))
+    return any(isinstance(value, (torch.SymInt, torch.SymFloat)) for call in calls for value in _numbers_of(call))
 
 
 def _numbers_of(call: torch.fx.Node) -> Iterator[Any]:
     """Values of the arguments that are numbers to compute with, not sizes or positions."""
+    if call.target._schema.name == "aten::arange":  # type: ignore[union-attr]
+        return
     for i, argument in enumerate(call.target._schema.arguments):  # type: ignore[union-attr]
         value = call.kwargs.get(argument.name, call.args[i] if i < len(call.args) else None)
-        if isinstance(value, torch.fx.Node) and str(argument.type).removeprefix("Optional[").rstrip("]") in _NUMBERS:
-            yield value.meta.get("val")
-
-
-def _is_of_unknown_sign(value: Any) -> bool:
-    return isinstance(value, (torch.SymInt, torch.SymFloat)) and not _is_positive(value.node.expr)
-
-
-def _is_positive(expression: Any) -> bool:
-    """Of an expression in sizes, each of which is positive; torch's own operators do not say."""
-    name = type(expression).__name__
-    if name in ("ToFloat", "FloatPow"):
-        return _is_positive(expression.args[0])
-    if name in ("IntTrueDiv", "FloatTrueDiv"):
-        return all(map(_is_positive, expression.args))
-    return bool(expression.is_positive)
+        if any(word in str(argument.type) for word in _NUMBERS):
+            held = value if isinstance(value, (list, tuple)) else [value]
+            yield from (v.meta.get("val") for v in held if isinstance(v, torch.fx.Node))
 
 
 # What may not be captured ---------------------------------------------------------------------

@@ -184,7 +184,11 @@ def test_outputs_are_the_floating_point_ones_of_nested_structures() -> None:
         (lambda y: y.view(3, 4) * 1, False),
         (lambda y: y * (y.shape[0] - 5), False),
         (lambda y: F.leaky_relu(y, y.shape[0] / 2 - 2), False),
-        (lambda y: y * (1 / y.shape[0]) / y.shape[0] ** 0.5, True),
+        (lambda y: y * (1 / y.shape[0]), False),
+        (lambda y: y.clamp(min=1 / y.shape[0]), False),
+        (lambda y: F.relu(y) ** (y.shape[0] / 2), False),
+        (lambda y: y.new_full((4,), y.shape[0]) * y, False),
+        (lambda y: y[torch.arange(y.shape[0]), 0] * 2, True),
     ],
 )
 def test_a_capture_that_looked_at_the_batch_size_does_not_claim_every_size(body, holds: bool) -> None:
