@@ -289,7 +289,7 @@ def _proxy_source(proxies: Any) -> Measured | SavedFirst:
     if not isinstance(proxies, (ProxyTable, str, os.PathLike)):
         raise UsageError(f"proxies is {_kind(proxies)}; wanted the path of a saved table",
                          hint="save one with fxcheck proxies --format json -o FILE, or leave it out")  # fmt: skip
-    return SavedFirst(proxies if isinstance(proxies, ProxyTable) else load_proxies(proxies))
+    return SavedFirst(proxies if isinstance(proxies, ProxyTable) else load_proxies(os.fspath(proxies)))
 
 
 def _not_saved(source: Measured | SavedFirst) -> tuple[Diagnostic, ...]:

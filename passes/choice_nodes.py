@@ -29,7 +29,7 @@ def insert_choice_nodes(inserter: Inserter, plan: CheckPlan) -> frozenset[int]:
     chosen: set[int] = set()
     inside: dict[Place, list[Check]] = {}
     for check in plan.checks:
-        if check.kind not in _CHOICES:
+        if check.kind not in _CHOICES or check.is_inside:
             continue
         place = inserter.sources.emitter_of[check.result]
         if check.index not in inserter.extrema and inserter.sources.holder_of.get(check.result) != place:

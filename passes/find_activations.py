@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -87,6 +87,10 @@ class Activation:
     smooth_operands: tuple[int, ...] = ()
     """Operands that enter analytically, and are no known numbers: the slope of a PReLU."""
     note: str = ""
+    values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """By node of the chain that has an exact form: its value at each of the points."""
+    is_inside: bool = False
+    """Other scalar functions of a pre-activation, which are measured as a whole, are computed from it too."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def find_activations(facts: Annotated, proxies: ProxySource) -> Activations:
         if root is not None and chains.leaves_chain(node.id, root) and not chains.is_smoothed(node.id, root):
             found.append(chains.activation(node, root))
     handled = frozenset(n for n, roots in chains.essential.items() if roots)
-    return Activations(tuple(a for a in found if a is not None), handled)
+    inside = chains.interior()
+    return Activations(tuple(replace(a, is_inside=a.node in inside) for a in found if a is not None), handled)
 
 
 class _Chains:
@@ -328,10 +333,16 @@ class _Chains:
         points = self._measure(node, root, form, members, single)
         note = "" if points is not None else self._unmeasured(members)
         continuous = continuous and all(p.continuous for p in points or ())
-        kept = tuple(p for p in points or () if p.is_kink or p.is_wrong_derivative or not p.stable)
+        kept = tuple(i for i, p in enumerate(points or ()) if p.is_kink or p.is_wrong_derivative or not p.stable)
         if points is not None and not kept and continuous:
             return None
-        return Activation(node.id, root, members, name, kept, continuous, nondecreasing, smooth, note)
+        values = {} if single else self._values_at(node.id, root, tuple(form.breaks[i] for i in kept))
+        at = tuple((points or ())[i] for i in kept)
+        return Activation(node.id, root, members, name, at, continuous, nondecreasing, smooth, note, values)
+
+    def _values_at(self, node: int, root: int, breaks: tuple[Fraction, ...]) -> dict[int, tuple[float, ...]]:
+        forms = {n: self.forms[n][root].exact for n in self._chain_nodes(node, root)}
+        return {n: tuple(float(f.value(b)) for b in breaks) for n, f in forms.items() if f is not None}
 
     def _unmeasured(self, members: tuple[int, ...]) -> str:
         trained = any(self._smooth_operands(self._node(m)) for m in members)
@@ -383,6 +394,15 @@ class _Chains:
             seen.add(current)
             stack.extend(self.facts.graph.inputs_of[current])
         return tuple(sorted(seen))
+
+    def interior(self) -> frozenset[int]:
+        """Nodes on the way from a root to what is one function of it: an activation, or a chain whose kinks cancel."""
+        found: set[int] = set()
+        for node in self.essential:
+            root = self.root_of(node)
+            if root is not None:
+                found.update(n for n in self._chain_nodes(node, root) if n != node)
+        return frozenset(found)
 
     def _node(self, id: int) -> Node:
         return self.facts.graph.nodes[id]

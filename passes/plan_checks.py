@@ -144,7 +144,7 @@ class _Planner:
         at = self.facts.graph.nodes[unit.node if node is None else node]
         self.checks.append(Check(
             len(self.checks), kind, group, unit.index, self.layer_of.get(unit.index, unit.display or unit.name), at.id, operand,
-            unit.node, operator=at.op, arguments=at.arguments, **extra,
+            unit.node, operator=at.op, arguments=at.arguments, is_inside=unit.is_inside, **extra,
         ))  # fmt: skip
 
     # Kinks ---------------------------------------------------------------------------------------
@@ -175,12 +175,11 @@ class _Planner:
         return (n for n in self.facts.graph.users_of[root] if n in above)
 
     def _bounds(self, unit: Unit) -> tuple[int, ...]:
-        """Constant tensors that the pre-activation is compared with entry by entry (theory 4.2)."""
-        node = self.facts.graph.nodes[unit.node]
-        if self.facts.semantics[node.id].kind is not Kind.MAX:
+        """Constant tensors that the pre-activation itself is compared with entry by entry (theory 4.2)."""
+        operands = self.facts.graph.inputs_of[unit.node]
+        if self.facts.semantics[unit.node].kind is not Kind.MAX or unit.inputs[0] not in operands:
             return ()
-        bounds = (i for i in self.facts.graph.inputs_of[node.id] if i not in unit.inputs)
-        return tuple(i for i in bounds if not isinf(self.facts.constants.get(i) or 0.0))
+        return tuple(i for i in operands if not self.facts.depends[i] and not isinf(self.facts.constants.get(i) or 0.0))
 
     def _guard(self, unit: Unit, plan: GroupPlan, member: int, root: int) -> None:
         """A member that compares something else than the root may, by rounding, hit where the root does not."""
@@ -188,8 +187,10 @@ class _Planner:
         if found is None or found[0] == root:
             return
         operand, constants = found
+        values = unit.values.get(operand)
+        meets = tuple(i for i in range(len(unit.points)) if values is None or _is_one_of(values[i], constants))
         self._add(CheckKind.GUARD, unit, plan.index, operand, node=member,
-                  sides=tuple(Side(c, 0) for c in constants))  # fmt: skip
+                  sides=tuple(Side(c, 0) for c in constants), meets=meets)  # fmt: skip
 
     def _compared(self, member: int) -> tuple[int, tuple[float, ...]] | None:
         """(operand, constants) of an operator that compares its operand with constants."""
@@ -197,12 +198,20 @@ class _Planner:
         if semantics.kind is Kind.KINKED and semantics.operand is not None:
             operand = node.arguments.get(semantics.operand)
             return (operand.id, semantics.kinks) if isinstance(operand, Ref) else None
+        if semantics.kind is Kind.MAX:
+            return self._maximum_with_constants(member)
         base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
         if base not in _COMPARES:
             return None
         left, right = node.arguments.get("self"), node.arguments.get("other")
         value = self._number(right)
         return (left.id, (value,)) if isinstance(left, Ref) and value is not None else None
+
+    def _maximum_with_constants(self, member: int) -> tuple[int, tuple[float, ...]] | None:
+        operands = self.facts.graph.inputs_of[member]
+        compared = [i for i in operands if self.facts.depends[i]]
+        values = (self.facts.constants.get(i) for i in operands if not self.facts.depends[i])
+        return (compared[0], tuple(v for v in values if v is not None and not isinf(v))) if len(compared) == 1 else None
 
     def _number(self, value: Any) -> float | None:
         if isinstance(value, Ref):
@@ -237,6 +246,11 @@ class _Planner:
 
     def _users(self, node: int) -> set[int]:
         return {u for u in self.facts.graph.users_of[node] if u in self.facts.relevant}
+
+
+def _is_one_of(value: float, constants: Iterable[float]) -> bool:
+    """Constants are rounded to the dtype."""
+    return any(abs(value - c) <= 1e-3 * max(1.0, abs(c)) for c in constants)
 
 
 def _side(proxy: Proxy, varies: bool) -> Side:

@@ -111,6 +111,11 @@ class Check:
     """WINDOWS, DIMENSION: maxima at or below it come out of a ReLU at 0 and need no row (Algorithm 2)."""
     skip: tuple[float, ...] = ()
     """WINDOWS, DIMENSION, SPLIT: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
+    meets: tuple[int, ...] = ()
+    """GUARD: indices of those of the layer's sides at which this comparison is met."""
+    is_inside: bool = False
+    """TOUCH, BOUND: the layer's output is read inside of another one that is a function of the same pre-activation; another
+    side would change that one too."""
     feeders: tuple[int, ...] = ()
     """WINDOWS: units whose values enter these windows and have no other use."""
     sources: tuple[Affine, ...] = ()

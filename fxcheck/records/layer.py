@@ -50,6 +50,10 @@ class Unit:
     nondecreasing: bool = False
     smooth_operands: tuple[int, ...] = ()
     note: str = ""
+    values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """By graph node of a chain of operators, where it is known: its value at each of the points."""
+    is_inside: bool = False
+    """Other layers, or functions without a kink, that are taken as a whole are computed from its output too."""
     may_collapse: bool = False
     """A clamp between tensors that may be equal: there it is constant, and AD has a slope. A step looks at its bounds."""
     pre_activation: tuple[str, ...] = ()

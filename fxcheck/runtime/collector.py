@@ -44,8 +44,8 @@ class Collector:
     """(check, whether anything was hit, how to look closer)."""
     watched: list[tuple[int, list[Tensor], tuple[int, ...]]] = field(default_factory=list)
     """Checks that have looked at once, what they observed, and how often that had been written to."""
-    hits: dict[int, list[Tensor]] = field(default_factory=dict)
-    """By unit: entries hit at the root, then at each guard."""
+    hits: list[tuple[Check, Tensor]] = field(default_factory=list)
+    """Guards, and the entries at which their comparison was met."""
     spent: float = 0.0
     """Seconds, until they are booked as ``observation``."""
 
@@ -175,7 +175,7 @@ class Collector:
     def _guard(self, check: Check, live: list[Tensor]) -> None:
         found = scan.touched(live[0], check.kinks)
         self.observed.looked_at(check.index, 0)
-        self.hits.setdefault(check.unit, []).append(found.indices.cpu())
+        self.hits.append((check, found.indices.cpu()))
 
     def _record_touches(
         self, check: Check, live: list[Tensor], entries: Tensor, which: Tensor, skip: int = 1
@@ -187,14 +187,12 @@ class Collector:
         self.observed.touches.append(Touches(observation, entries, which))
 
     def _settle_guards(self) -> None:
-        """Inside a chain the kinks must have been hit exactly where the pre-activation equals one."""
-        for unit, guards in self.hits.items():
-            at_root = [t.entries for t in self.observed.touches if t.at.check.unit == unit]
-            root = set(torch.cat(at_root).tolist()) if at_root else set()
-            inside = set(torch.cat(guards).tolist())
-            if root != inside:
-                layer = next(c.layer for c in self.plan.checks if c.unit == unit)
-                self.observed.problems.append(f"rounding moved a kink inside {layer}")
+        """Inside a chain each comparison must have been met exactly where the pre-activation equals the kink that it makes."""
+        for guard, inside in self.hits:
+            touches = [t for t in self.observed.touches if t.at.check.unit == guard.unit]
+            met = {e for t in touches for e, k in zip(t.entries.tolist(), t.which.tolist(), strict=True) if k in guard.meets}
+            if met != set(inside.tolist()):
+                self.observed.problems.append(f"rounding moved a kink inside {guard.layer}")
 
     # Maxima ------------------------------------------------------------------------------------
 

@@ -106,6 +106,13 @@ class Program:
         return Replayed(plan, module, chosen)
 
     @cached_property
+    def kept(self) -> tuple[Tensor, ...]:
+        """Parameters and buffers that no forward writes: what one computed is computed again from these values."""
+        graph = self.study.graph
+        written = {str(graph.nodes[leaf].arguments.get("name")) for leaf in graph.written}
+        return tuple(t for n, t in self.tensors.items() if n not in written)
+
+    @cached_property
     def coins(self) -> tuple[Mapping[int, Mapping[float, int]], ...]:
         """What the layers that are certified before training ask of their biases."""
         return certified_coins(self.study.structured)

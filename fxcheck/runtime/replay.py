@@ -55,7 +55,7 @@ class Forward:
     outputs: list[int] = field(default_factory=list)
     """Checksums of the output tensors; 0 where those of the inputs are not kept, without which it is not run again."""
     weights: tuple[int, ...] | None = None
-    """Checksums of the parameters, once something was seen that may need another look."""
+    """Checksums of parameters and buffers, once something was seen that may need another look."""
     cotangents: list[Tensor | None] = field(default_factory=list)
     """For each output tensor, the gradient of the step's loss by it, other outputs held fixed; None where none arrived."""
     arrivals: int = 0
@@ -109,11 +109,11 @@ class Forward:
         return self.inputs
 
     def keep_weights(self) -> None:
-        """Remember the parameters' values."""
+        """Remember the values of parameters and buffers."""
         self.weights = self._weights()
 
     def _weights(self) -> tuple[int, ...]:
-        return tuple(checksum(p) for p in self.program.trainable.values())
+        return tuple(checksum(t) for t in self.program.kept)
 
     @property
     def reached(self) -> bool:
@@ -159,7 +159,7 @@ class Forward:
         if writes(tree_leaves(self.call)) != self.written or tuple(checksum(v) for v in tensors_of(self.call)) != self.inputs:
             raise NotReproduced("an input of the forward was overwritten before the step ended")
         if self.weights is not None and self.weights != self._weights():
-            raise NotReproduced("parameters were overwritten before the step ended")
+            raise NotReproduced("parameters or buffers were overwritten before the step ended")
 
     def _run(self, collector: Collector) -> list[Tensor]:
         module = self.program.replayed.module

@@ -328,3 +328,94 @@ def test_the_parts_of_a_triplet_loss_give_its_bits_and_their_minimum_can_be_chos
     with checked.step() as step:
         checked(x).sum().backward()
     assert (step.verdict, step.theorem, step.subdifferential) == ("certified", "joint", "clarke"), step.text
+
+
+# Chains of operators on one pre-activation ---------------------------------------------------------
+
+
+def _cap(bound: float) -> Tensor:
+    return torch.tensor(bound, dtype=F64)
+
+
+def _apart(y: Tensor) -> Tensor:
+    """relu(y) in a form that no chain takes in."""
+    return F.relu(y.reshape(1, -1)).reshape(-1)
+
+
+# name: (function of y = w x, w). All are smooth near w, and AD's slope is another one.
+CHAINS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "a cap by a tensor behind a ReLU": (lambda y: torch.minimum(1 + F.relu(y), _cap(5.0)) - _apart(-y), 0.0),
+    "a floor by a tensor behind a leaky ReLU": (
+        lambda y: torch.maximum(1 + F.leaky_relu(y, 0.5), _cap(-3.0)) - 0.5 * _apart(-y), 0.0),
+    "ReLU6 by hand, at 0": (lambda y: torch.minimum(F.relu(y), _cap(6.0)) - _apart(-y), 0.0),
+    "ReLU6 by hand, at 6": (lambda y: torch.minimum(F.relu(y), _cap(6.0)) + _apart(y - 6), 6.0),
+    "hinge by hand": (lambda y: torch.maximum(1 - y, _cap(0.0)) - _apart(y - 1), 1.0),
+    "hinge by a clamp between tensors": (lambda y: torch.clamp(1 - y, min=_cap(0.0)) - _apart(y - 1), 1.0),
+    "a ReLU alone and in a sum": (lambda y: -3 * (a := F.relu(y)) + 2 * (y + a) + _apart(-y), 0.0),
+    "ReLU6 alone and in a difference": (lambda y: -3 * (a := F.relu6(y)) + 2 * (a - y) + _apart(-y), 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_looked_at_where_its_pre_activation_is_on_a_kink(name: str) -> None:
+    function, at = CHAINS[name]
+    model = Scalars(lambda s, x: function(s.w * x), w=at)
+    assert judge([model.w], lambda: model(ONE).sum()).verdict is Verdict.OUTSIDE
+    step = step_with(model, lambda output: output.sum())
+    assert step.verdict == "uncertified"
+    assert sum(layer.touched for layer in step.layers) >= 2
+
+
+def test_values_past_a_kink_are_not_touched_and_a_comparison_that_is_not_met_is_no_rounding() -> None:
+    x = torch.tensor([1.0, 2.0], dtype=F64)
+    for by_hand in (lambda y: torch.minimum(F.relu(y), _cap(6.0)), lambda y: F.relu(y).clamp(max=6.0)):
+        for w, touched in ((0.0, 2), (1.0, 0), (3.0, 1), (6.0, 1)):
+            model = Scalars(lambda s, x, f=by_hand: f(s.w * x + 0 * s.b), w=w, b=0.0)
+            checked = fxcheck.instrument(model, (x,))
+            with checked.step() as step:
+                checked(x).sum().backward()
+            assert sum(layer.touched for layer in step.layers) == touched, (w, step.text)
+            assert "rounding" not in step.text
+
+
+def test_two_heads_that_read_a_relu_and_a_sum_with_it() -> None:
+    """Two samples x = 1, -1: the loss is w, and AD returns 2."""
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1, bias=False)
+            nn.init.zeros_(self.layer.weight)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.layer(x)
+            a = F.relu(y)
+            return a, y + a
+
+    model, x = Heads(), torch.tensor([[1.0], [-1.0]])
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        a, e = checked(x)
+        (a[:, 0] @ torch.tensor([-3.0, 1.0]) + e[:, 0] @ torch.tensor([2.0, 0.0])).backward()
+    assert model.layer.weight.grad.item() == 2 and step.verdict == "uncertified"
+
+
+# What a second look runs again ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["threshold", "frozen"])
+def test_a_buffer_or_frozen_parameter_written_before_the_step_ends_leaves_it_open(name: str) -> None:
+    """relu(w - t) - relu(-w - t) at w = t = 0 is w; where t is 1 afterwards nothing is on a kink."""
+    class Annealed(Scalars):
+        def __init__(self) -> None:
+            super().__init__(lambda s, x: F.relu(s.w * x - s.t) - F.relu((-s.w * x - s.t).reshape(1, 1)).reshape(1), w=0.0)
+            if name == "threshold":
+                self.register_buffer("t", torch.zeros(1, dtype=F64))
+            else:
+                self.t = nn.Parameter(torch.zeros(1, dtype=F64), requires_grad=False)
+
+    model = Annealed()
+    checked = fxcheck.instrument(model, (ONE,))
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+        (model.t if name == "threshold" else model.t.data).add_(1.0)
+    assert step.verdict == "uncertified"
