@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
+import torch
 from fxcheck.passes.annotate import Annotated
 
 from fxcheck.ops import scalar
@@ -190,6 +191,8 @@ class _Chains:
         inner = [a for a in arguments.values() if isinstance(a, Form)]
         breaks = {b for form in inner for b in form.breaks}
         own = self._own_breaks(node, arguments)
+        if _base(node.op) in _ARITHMETIC and not _is_real(node.dtype):
+            return None
         if own is None or not self._is_runnable(node, arguments):
             return None
         return Form(None, tuple(sorted(breaks | own)))
@@ -231,12 +234,15 @@ class _Chains:
     # Exact algebra -----------------------------------------------------------------------------
 
     def _exact_form(self, node: Node, arguments: dict[str, Any]) -> Piecewise | None:
+        if not _is_one_precision(node, self.facts, arguments):
+            return None
         values = {n: _as_piecewise(a) for n, a in arguments.items()}
         base = _base(node.op)
         if node.op in _SAME_ENTRIES:
-            return values.get("self") if _keeps_values(node, self.facts) else None
+            return values.get("self") if _is_real(node.dtype) else None
         if base in _ARITHMETIC:
-            return _arithmetic(base, arguments, values)
+            result = _arithmetic(base, arguments, values)
+            return result if result is not None and _holds(node.dtype, result) else None
         if base in _LOGIC and node.dtype == "bool":
             return _logic(base, values)
         if base in scalar.COMPARE:
@@ -419,8 +425,36 @@ def _as_piecewise(value: Any) -> Piecewise | None:
     return None
 
 
-def _keeps_values(node: Node, facts: Annotated) -> bool:
-    return (node.dtype or "").startswith(("float", "bfloat"))
+def _is_real(dtype: str | None) -> bool:
+    return (dtype or "").startswith(("float", "bfloat"))
+
+
+def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]) -> bool:
+    """The floating dtype is one from operands to result: another one rounds the constants that it meets to other numbers.
+
+    Truth values are the same in all, and a single number takes the dtype of the tensor that it meets.
+    """
+    operands = {n: facts.graph.nodes[a.id] for n, a in _as_mask_fill(node).items() if isinstance(a, Ref)}
+    met = (a for n, a in operands.items() if not _is_mask(arguments[n]) and (a.shape != () or node.shape == ()))
+    dtypes = {a.dtype for a in (*met, node) if _is_real(a.dtype)}
+    return len(dtypes) <= 1
+
+
+def _is_mask(argument: Any) -> bool:
+    return isinstance(argument, Form) and argument.exact is not None and argument.exact.is_truth
+
+
+def _holds(dtype: str | None, form: Piecewise) -> bool:
+    """The dtype holds every value: sums of truth values are logic, and integers wrap around."""
+    if _is_real(dtype):
+        return True
+    if dtype == "bool":
+        return form.is_truth
+    kind = getattr(torch, dtype or "", None)
+    if form.degree > 0 or not isinstance(kind, torch.dtype) or kind.is_complex:
+        return False
+    range_ = torch.iinfo(kind)
+    return all(v.denominator == 1 and range_.min <= v <= range_.max for v in form.levels)
 
 
 def _arithmetic(base: str, arguments: dict[str, Any], values: Mapping[str, Piecewise | None]) -> Piecewise | None:

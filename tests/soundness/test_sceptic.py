@@ -331,6 +331,56 @@ def test_a_number_that_is_read_as_a_truth_value_is_compared_with_0() -> None:
     assert analyze(model, (x,)).verdict not in CLAIMS
 
 
+# Arithmetic of masks is that of their dtype; each factor m is written so that real numbers would make y * m harmless
+
+
+def _m_plus_equals(y: Tensor) -> Tensor:
+    mask = y > 0
+    mask += y > -0.0
+    return mask
+
+
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bool + bool": lambda y: y * ((y > 0) + (y > -0.0)) - 2 * torch.relu(y),
+    "bool += bool": lambda y: y * _m_plus_equals(y) - 2 * torch.relu(y),
+    "bool + ones": lambda y: y * ((y > 0) + torch.ones(2, 1, dtype=torch.bool)) - y - torch.relu(y),
+    "uint8 wraps around": lambda y: y * (((y > 0) * torch.full((2, 1), 200, dtype=torch.uint8)) * 2) / 400 - torch.relu(y),
+}
+PRECISIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cast": lambda y: torch.relu(y.double() - 0.1) - torch.relu(y - 0.1),
+    "promoted": lambda y: torch.relu(y * torch.ones(2, 1, dtype=torch.double) - 0.1) - torch.relu(y - 0.1),
+    "compared": lambda y: (y > torch.full((2, 1), 0.1, dtype=torch.double)) * (y - 0.1) - torch.relu(y - 0.1),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_arithmetic_of_truth_values_and_integers_is_not_that_of_real_numbers(name: str) -> None:
+    model = Model(lambda s, x: MASKS[name](s.k(x)), k=nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert _word_on(model, (x,), x) is Verdict.OUTSIDE
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_constant_is_another_number_in_another_precision(name: str) -> None:
+    """At y = 0.1 in float32 backward takes slope 1 of one ReLU and 0 of the other, on either side of w = 0."""
+    model = Model(lambda s, x: PRECISIONS[name](s.k(x) + 0.1), k=nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [-1.0]])
+    (model(x) * x).sum().backward()
+    assert abs(model.k.weight.grad) == 2
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("mask", [lambda y: 2 * (y > 0) - 1, lambda y: (y > 0) + (y <= 0), lambda y: 1 - (y > 0).float()])
+def test_masks_whose_values_their_dtype_holds_are_read_exactly(mask: Callable[[Tensor], Tensor]) -> None:
+    model = Model(lambda s, x: (lambda y: y * mask(y))(s.k(x)), k=nn.Linear(1, 1))
+    assert analyze(model, (torch.ones(2, 1),)).verdict in CLAIMS
+
+
 # A weight that torch does not tell to the modes under which it is captured ----------------------
 
 
