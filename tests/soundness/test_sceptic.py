@@ -247,6 +247,16 @@ FACTORS = {
     "full(0.5, dtype=long)": lambda s, x, m: torch.full((1,), 0.5, dtype=torch.long),
     "full_like(integers, 0.5)": lambda s, x, m: torch.full_like(s.count, 0.5),
     "full(1e-9, dtype=half)": lambda s, x, m: torch.full((1,), 1e-9, dtype=torch.half),
+    "bits of 1 as another dtype": lambda s, x, m: torch.ones(1, dtype=torch.double).view(torch.float32)[:1],
+    "a square of what is above 1/2": lambda s, x, m: (h := (m * 0).clamp(min=0.5)) * h + (-0.25),
+    "0.1 + 0.2 - 0.3 in float32": lambda s, x, m: (m * 0).float().clamp(min=0.1) + 0.2 + (-0.3),
+    "exp(addcdiv)": lambda s, x, m: torch.exp(torch.addcdiv(m * 0, m * 0 - 1, m * 0)),
+    "exp(floor_divide)": lambda s, x, m: torch.exp(torch.floor_divide(m * 0 - 1, m * m)),
+    "exp(-mvlgamma)": lambda s, x, m: torch.exp(-torch.mvlgamma(m.abs() + 0.5, 2)),
+    "exp(slogdet)": lambda s, x, m: torch.exp(torch.slogdet(m[:, :, None])[1][:, None]),
+    "exp(-var, correction=2)": lambda s, x, m: torch.exp(-torch.var(torch.cat([m, m + 1], 1), dim=1, correction=2, keepdim=True)),
+    "exp(log, batch norm in eval)": lambda s, x, m: torch.exp(
+        F.batch_norm(m.log(), torch.zeros(1).double(), torch.ones(1).double(), training=False)),
 }
 
 
@@ -262,6 +272,17 @@ def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
     mask, weights = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     assert _word_on(model, (x, mask), weights) is Verdict.OUTSIDE
     assert analyze(model, (x, torch.rand(2, 1, dtype=torch.float64))).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("gate", [
+    lambda y: torch.sigmoid(y), lambda y: torch.exp(-y.var(1, keepdim=True)), lambda y: torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6),
+    lambda y: 0.5 + y.sigmoid(), lambda y: F.softmax(F.layer_norm(y, (2,)), 1), lambda y: F.softplus(F.gelu(y)) + 1e-3,
+])  # fmt: skip
+@pytest.mark.parametrize("training", [True, False])
+def test_a_factor_that_cannot_be_zero_carries_a_bias(gate: Callable[[Tensor], Tensor], training: bool) -> None:
+    model = Model(lambda s, x: torch.relu(gate(s.n(s.k(x))) * (0 * x.sum() + s.b)), k=nn.Linear(3, 2), n=nn.BatchNorm1d(2),
+                  b=nn.Parameter(torch.zeros(1)))  # fmt: skip
+    assert analyze(model.train(training), (torch.randn(4, 3),)).verdict in CLAIMS
 
 
 def test_a_mask_of_the_callers_that_is_added_to_scores_may_hold_infinity() -> None:
