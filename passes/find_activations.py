@@ -34,9 +34,6 @@ _LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "bitwise_and", "
 _SELECT = frozenset({"where", "masked_fill", "index_put"})
 _OPEN_SLOPES: dict[str, dict[str, tuple[float, ...]]] = {"aten.prelu.default": {"weight": (0.25, 2.0, -1.0)}}
 """Operators whose slope may be a parameter: the proxy must be on the same side for every one of these values."""
-_FROZEN_FOR_MEASUREMENT: dict[str, dict[str, Any]] = {"aten.rrelu.default": {"training": False}}
-"""Arguments that make an operator deterministic: the random slope of rrelu does not change AD's side."""
-
 
 _MAX_ROOTS = 4
 """Candidate pre-activations kept for one node: the latest ones."""
@@ -361,19 +358,21 @@ class _Chains:
         facts = self.facts.semantics[node.id]
         operand = facts.operand or "self"
         fixed = {n: self._argument(a, -1) for n, a in node.arguments.items() if n != operand}
-        fixed |= {n: v for n, v in _FROZEN_FOR_MEASUREMENT.get(node.op, {}).items() if n in fixed}
         open_slopes = {n: s for n, s in _OPEN_SLOPES.get(node.op, {}).items() if isinstance(fixed.get(n), Ref)}
         fixed = {n: 0.0 if isinstance(a, Ref) else a for n, a in fixed.items()}
         dtype = _dtype_of(node, operand, self.facts)
         variants = [fixed]
         for name, slopes in open_slopes.items():
             variants = [{**fixed, name: s} for s in slopes]
+        if node.op == "aten.rrelu.default" and fixed.get("training"):
+            variants = _at_fixed_slopes(fixed)
         kinks = tuple(k for k in facts.kinks if abs(k) != math.inf)
         results = [self.proxies.scalar(node.op, v, operand, kinks, dtype) for v in variants]
         if any(r is None for r in results):
             return None
-        weights = {tuple(p.weight for p in r or ()) for r in results}
-        return results[0] if len(weights) == 1 else None
+        kinked = [r for r in results if any(p.is_kink for p in r or ())] or results[:1]
+        weights = {tuple(p.weight for p in r or ()) for r in kinked}
+        return kinked[0] if len(weights) == 1 else None
 
     def _members(self, node: int, root: int) -> tuple[int, ...]:
         nodes = self._chain_nodes(node, root)
@@ -400,6 +399,12 @@ class _Chains:
 def _base(op: str) -> str:
     parts = op.split(".")
     return parts[1] if len(parts) > 1 else op
+
+
+def _at_fixed_slopes(rrelu: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call with its random slope at either bound and in the middle, where it may be 1 and have no kink."""
+    lower, upper = rrelu["lower"], rrelu["upper"]
+    return [{**rrelu, "training": False, "lower": s, "upper": s} for s in (lower, upper, (lower + upper) / 2)]
 
 
 def _as_mask_fill(node: Node) -> Mapping[str, Any]:

@@ -443,6 +443,36 @@ def test_an_epsilon_below_the_dtype_does_not_keep_sqrt_off_zero(dtype: torch.dty
     assert analyze(model, (x,)).verdict not in CLAIMS
 
 
+# Random slopes, coarse casts, views that overlap themselves, and a target that is trained ----------
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (0.9, 1.1), (1.0, 1.5)])
+def test_a_random_slope_whose_mean_is_1_has_a_kink(bounds: tuple[float, float]) -> None:
+    model = Model(lambda s, x: F.rrelu(s.k(x), *bounds, training=True), k=nn.Linear(1, 1, bias=False))
+    x = torch.tensor([[1.0], [-1.0]])
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+def test_a_fixed_slope_of_1_has_none() -> None:
+    model = Model(lambda s, x: F.rrelu(s.k(x), 0.5, 1.5, training=False), k=nn.Linear(1, 1, bias=False))
+    assert analyze(model, (torch.ones(2, 1),)).verdict in CLAIMS
+
+
+DROPPED: dict[str, Callable[..., Tensor]] = {
+    "float8": lambda s, x: s.w.to(torch.float8_e5m2).float(),
+    "float8, in place": lambda s, x: torch.zeros(4).to(torch.float8_e5m2).copy_(s.w).float(),
+    "integers, filled": lambda s, x: torch.zeros(2, dtype=torch.long).fill_(s.w.sum()) * 1.0 + s.w[:2],
+    "an overlapping view, strided": lambda s, x: (s.w * 1)[:3].unfold(0, 2, 1).as_strided((1,), (1,), 3),
+    "target of a hinge": lambda s, x: F.hinge_embedding_loss(x.sum() * s.w, s.v * x.sum(), reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_an_operator_that_drops_a_gradient_is_uncovered(name: str) -> None:
+    model = Model(DROPPED[name], w=nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0])), v=nn.Parameter(torch.ones(4)))
+    assert analyze(model, (torch.ones(2, 1),)).verdict == "uncovered"
+
+
 # Attacks that the analyser answers rightly today -------------------------------------------------
 
 
