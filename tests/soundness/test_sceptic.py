@@ -275,7 +275,8 @@ def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
 
 
 @pytest.mark.parametrize("gate", [
-    lambda y: torch.sigmoid(y), lambda y: torch.exp(-y.var(1, keepdim=True)), lambda y: torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6),
+    lambda y: torch.sigmoid(y), lambda y: torch.exp(-y.var(1, keepdim=True)),
+    lambda y: torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6),
     lambda y: 0.5 + y.sigmoid(), lambda y: F.softmax(F.layer_norm(y, (2,)), 1), lambda y: F.softplus(F.gelu(y)) + 1e-3,
 ])  # fmt: skip
 @pytest.mark.parametrize("training", [True, False])
