@@ -6,6 +6,7 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -76,7 +77,7 @@ class Deposits:
     def left_non_finite(self) -> bool:
         """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
         held = (p.grad for p in self.parameters if p.grad is not None) if self.has_begun else ()
-        return not all(scan.is_finite(g._values() if g.is_sparse else g) for g in held)
+        return not all(math.isfinite(g.sum().item()) or scan.is_finite(g._values() if g.is_sparse else g) for g in held)
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]
