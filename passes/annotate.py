@@ -9,6 +9,7 @@ import torch
 from fxcheck.passes.follow_orders import mixed_orders
 
 from fxcheck.ops import registry
+from fxcheck.ops.common import reduced_sizes, scalar_of
 from fxcheck.records.graph import Graph, Node, Ref
 from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
 
@@ -154,7 +155,8 @@ def _uniform_value(node: Node, call: Call) -> float | None:
         return 1.0
     if base in _UNIFORM_FACTORIES:
         return _as_held(call.number(_UNIFORM_FACTORIES[base]), node.dtype)
-    return _as_held(call.number("self"), node.dtype) if base in _SAME_UNIFORM_VALUE else None
+    same = base in _SAME_UNIFORM_VALUE and node.op != "aten.view.dtype"
+    return _as_held(call.number("self"), node.dtype) if same else None
 
 
 def _as_held(value: float | None, dtype: str | None) -> float | None:
@@ -170,8 +172,19 @@ def _as_held(value: float | None, dtype: str | None) -> float | None:
 
 _BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "_softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "hardtanh",
                       "relu6", "nan_to_num", "softsign"})  # fmt: skip
-_POLES = ("log", "logit", "reciprocal", "div", "true_divide", "divide", "rsqrt", "pow", "atanh", "tan", "lgamma", "digamma",
-          "float_power", "erfinv", "special_", "xlogy", "logsumexp", "polygamma", "inverse", "linalg_")  # fmt: skip
+_FINITE_KINDS = (Kind.STRUCTURAL, Kind.LINEAR, Kind.KINKED, Kind.MAX, Kind.ORDER_STATISTIC, Kind.CONSTANT, Kind.SHARED_WEIGHTS)
+_FINITE = _BOUNDED | frozenset({
+    "exp", "exp2", "special_exp2", "expm1", "special_expm1", "special_expit", "cosh", "sinh", "asinh", "arcsinh", "arctan",
+    "gelu", "silu", "mish", "glu", "elu", "celu", "selu", "softplus", "log_sigmoid", "log_sigmoid_forward", "special_erf",
+    "erfc", "special_erfc", "special_erfcx", "special_ndtr", "special_log_ndtr", "sinc", "special_sinc", "i0", "special_i0",
+    "special_i1", "special_i1e", "logaddexp", "logaddexp2", "square", "sqrt", "acos", "arccos", "asin", "arcsin", "hypot",
+    "atan2", "arctan2", "special_entr", "special_softmax", "log_softmax", "_log_softmax", "special_log_softmax",
+    "_safe_softmax", "prod", "cumprod", "logcumsumexp", "linalg_vector_norm", "norm", "frobenius_norm", "norm_except_dim",
+    "cdist", "dist", "pdist", "pairwise_distance", "cosine_similarity", "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math", "lstm", "gru", "rnn_tanh", "lstm_cell", "gru_cell", "rnn_tanh_cell", "mse_loss",
+    "smooth_l1_loss", "huber_loss", "detach", "alias", "floor", "ceil", "round", "trunc", "sign", "grid_sampler",
+})  # fmt: skip
+"""Operators of finite numbers that return finite numbers, beside those of the kinds above that divide by nothing."""
 
 
 def _may_hold_infinity(
@@ -186,11 +199,25 @@ def _may_hold_infinity(
     if value is not None:
         return math.isinf(value)
     base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
-    if base in _BOUNDED or facts.normalisation is not None:
+    if base in _BOUNDED or (node.dtype or "").startswith(("int", "uint", "bool")):
         return False
     if base in ("clamp", "clip") and call.number("min") is not None and call.number("max") is not None:
         return False
-    return any(s in infinite for s in sources) or (base.startswith(_POLES) and not _is_off_pole(base, call))
+    if facts.normalisation is not None:
+        return any(s in infinite for s in _unnormalised(node, sources))
+    keeps = base in _FINITE or (facts.kind in _FINITE_KINDS and facts.transfer is not Transfer.DIVIDE)
+    return any(s in infinite for s in sources) or not (keeps or _is_off_pole(base, call))
+
+
+def _unnormalised(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
+    """What a normalisation reads but its running statistics, and without its operand where it takes the statistics of that.
+
+    Running statistics are taken as finite, as weights are.
+    """
+    fixed = "no_training" in node.op or not node.arguments.get("training", node.arguments.get("use_input_stats", True))
+    names = {"running_mean", "running_var"} | (set() if fixed else {"input"})
+    left_out = {a.id for n, a in node.arguments.items() if n in names and isinstance(a, Ref)}
+    return tuple(s for s in sources if s not in left_out)
 
 
 _OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
@@ -211,7 +238,10 @@ def _is_off_pole(base: str, call: Call) -> bool:
     """
     if base in ("div", "true_divide", "divide"):
         return call.number("other") not in (None, 0.0) or call.lower_bound("other") > 0
-    if base == "pow":
+    if base == "var":
+        sizes, correction = reduced_sizes(call, dim=call.arg("dim")), scalar_of(call, "correction", 1.0)
+        return sizes is not None and correction is not None and math.prod(sizes) > correction
+    if base in ("pow", "float_power"):
         exponent = call.number("exponent")
         return exponent is not None and (exponent >= 0 or call.lower_bound("self") > 0)
     return base in ("log", "log2", "log10", "rsqrt", "reciprocal") and call.lower_bound("self") > 0
@@ -266,15 +296,25 @@ def _sum_bound(node: Node, facts: OpSemantics, call: Call) -> float:
     scales = facts.scales or (1.0,) * len(names)
     if len(scales) != len(names) or any(s <= 0 for s in scales):
         return -math.inf
-    terms = [call.lower_bound(n) for n in names]
-    total = sum(s * t for s, t in zip(scales, terms, strict=True))
-    return POSITIVE if total == 0 and min(terms) >= 0 and max(terms) > 0 else total
+    bounds = [call.lower_bound(n) for n in names]
+    terms = [s * b for s, b in zip(scales, bounds, strict=True)]
+    if min(terms) == -math.inf:
+        return -math.inf
+    least = POSITIVE if max(bounds) > 0 else 0.0
+    total = sum(terms) - _rounding(node.dtype) * max(map(abs, terms))
+    return max(total, least) if min(bounds) >= 0 else total
+
+
+def _rounding(dtype: str | None) -> float:
+    """More than what rounding takes from a sum whose terms cancel, relative to the largest of them."""
+    kind = getattr(torch, dtype or "", torch.half)
+    return 8 * torch.finfo(kind).eps if kind.is_floating_point else 0.0
 
 
 def _product_bound(node: Node, call: Call) -> float:
     left, right = node.arguments.get("self"), node.arguments.get("other")
     if isinstance(left, Ref) and left == right:
-        return max(0.0, call.lower_bound("self"))
+        return POSITIVE if call.lower_bound("self") > 0 else 0.0
     low_left, low_right = call.lower_bound("self"), call.lower_bound("other")
     if min(low_left, low_right) < 0:
         return -math.inf

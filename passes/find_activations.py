@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
+import torch
 from fxcheck.passes.annotate import Annotated
 
 from fxcheck.ops import scalar
@@ -33,9 +34,6 @@ _LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "bitwise_and", "
 _SELECT = frozenset({"where", "masked_fill", "index_put"})
 _OPEN_SLOPES: dict[str, dict[str, tuple[float, ...]]] = {"aten.prelu.default": {"weight": (0.25, 2.0, -1.0)}}
 """Operators whose slope may be a parameter: the proxy must be on the same side for every one of these values."""
-_FROZEN_FOR_MEASUREMENT: dict[str, dict[str, Any]] = {"aten.rrelu.default": {"training": False}}
-"""Arguments that make an operator deterministic: the random slope of rrelu does not change AD's side."""
-
 
 _MAX_ROOTS = 4
 """Candidate pre-activations kept for one node: the latest ones."""
@@ -195,6 +193,8 @@ class _Chains:
         inner = [a for a in arguments.values() if isinstance(a, Form)]
         breaks = {b for form in inner for b in form.breaks}
         own = self._own_breaks(node, arguments)
+        if _base(node.op) in _ARITHMETIC and not _is_real(node.dtype):
+            return None
         if own is None or not self._is_runnable(node, arguments):
             return None
         return Form(None, tuple(sorted(breaks | own)))
@@ -236,12 +236,15 @@ class _Chains:
     # Exact algebra -----------------------------------------------------------------------------
 
     def _exact_form(self, node: Node, arguments: dict[str, Any]) -> Piecewise | None:
+        if not _is_one_precision(node, self.facts, arguments):
+            return None
         values = {n: _as_piecewise(a) for n, a in arguments.items()}
         base = _base(node.op)
         if node.op in _SAME_ENTRIES:
-            return values.get("self") if _keeps_values(node, self.facts) else None
+            return values.get("self") if _is_real(node.dtype) else None
         if base in _ARITHMETIC:
-            return _arithmetic(base, arguments, values)
+            result = _arithmetic(base, arguments, values)
+            return result if result is not None and _holds(node.dtype, result) else None
         if base in _LOGIC and node.dtype == "bool":
             return _logic(base, values)
         if base in scalar.COMPARE:
@@ -366,19 +369,21 @@ class _Chains:
         facts = self.facts.semantics[node.id]
         operand = facts.operand or "self"
         fixed = {n: self._argument(a, -1) for n, a in node.arguments.items() if n != operand}
-        fixed |= {n: v for n, v in _FROZEN_FOR_MEASUREMENT.get(node.op, {}).items() if n in fixed}
         open_slopes = {n: s for n, s in _OPEN_SLOPES.get(node.op, {}).items() if isinstance(fixed.get(n), Ref)}
         fixed = {n: 0.0 if isinstance(a, Ref) else a for n, a in fixed.items()}
         dtype = _dtype_of(node, operand, self.facts)
         variants = [fixed]
         for name, slopes in open_slopes.items():
             variants = [{**fixed, name: s} for s in slopes]
+        if node.op == "aten.rrelu.default" and fixed.get("training"):
+            variants = _at_fixed_slopes(fixed)
         kinks = tuple(k for k in facts.kinks if abs(k) != math.inf)
         results = [self.proxies.scalar(node.op, v, operand, kinks, dtype) for v in variants]
         if any(r is None for r in results):
             return None
-        weights = {tuple(p.weight for p in r or ()) for r in results}
-        return results[0] if len(weights) == 1 else None
+        kinked = [r for r in results if any(p.is_kink for p in r or ())] or results[:1]
+        weights = {tuple(p.weight for p in r or ()) for r in kinked}
+        return kinked[0] if len(weights) == 1 else None
 
     def _members(self, node: int, root: int) -> tuple[int, ...]:
         nodes = self._chain_nodes(node, root)
@@ -416,6 +421,12 @@ def _base(op: str) -> str:
     return parts[1] if len(parts) > 1 else op
 
 
+def _at_fixed_slopes(rrelu: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call with its random slope at either bound and in the middle, where it may be 1 and have no kink."""
+    lower, upper = rrelu["lower"], rrelu["upper"]
+    return [{**rrelu, "training": False, "lower": s, "upper": s} for s in (lower, upper, (lower + upper) / 2)]
+
+
 def _as_mask_fill(node: Node) -> Mapping[str, Any]:
     """Arguments of ``y[mask] = value`` renamed to those of ``masked_fill``; others unchanged."""
     indices = node.arguments.get("indices")
@@ -439,8 +450,36 @@ def _as_piecewise(value: Any) -> Piecewise | None:
     return None
 
 
-def _keeps_values(node: Node, facts: Annotated) -> bool:
-    return (node.dtype or "").startswith(("float", "bfloat"))
+def _is_real(dtype: str | None) -> bool:
+    return (dtype or "").startswith(("float", "bfloat"))
+
+
+def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]) -> bool:
+    """The floating dtype is one from operands to result: another one rounds the constants that it meets to other numbers.
+
+    Truth values are the same in all, and a single number takes the dtype of the tensor that it meets.
+    """
+    operands = {n: facts.graph.nodes[a.id] for n, a in _as_mask_fill(node).items() if isinstance(a, Ref)}
+    met = (a for n, a in operands.items() if not _is_mask(arguments[n]) and (a.shape != () or node.shape == ()))
+    dtypes = {a.dtype for a in (*met, node) if _is_real(a.dtype)}
+    return len(dtypes) <= 1
+
+
+def _is_mask(argument: Any) -> bool:
+    return isinstance(argument, Form) and argument.exact is not None and argument.exact.is_truth
+
+
+def _holds(dtype: str | None, form: Piecewise) -> bool:
+    """The dtype holds every value: sums of truth values are logic, and integers wrap around."""
+    if _is_real(dtype):
+        return True
+    if dtype == "bool":
+        return form.is_truth
+    kind = getattr(torch, dtype or "", None)
+    if form.degree > 0 or not isinstance(kind, torch.dtype) or kind.is_complex:
+        return False
+    range_ = torch.iinfo(kind)
+    return all(v.denominator == 1 and range_.min <= v <= range_.max for v in form.levels)
 
 
 def _arithmetic(base: str, arguments: dict[str, Any], values: Mapping[str, Piecewise | None]) -> Piecewise | None:

@@ -16,13 +16,14 @@ from fxcheck.records.finding import Diagnostic, Verdict
 from fxcheck.records.graph import Ref
 from fxcheck.records.layer import Structured, Unit, UnitKind
 from fxcheck.records.proxy import Proxy
-from fxcheck.records.semantics import Kind
+from fxcheck.records.semantics import Kind, Transfer
 from fxcheck.theory.classify import Classified, Judged, judge
 
 _WINDOWS = ("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
             "adaptive_max_pool3d")  # fmt: skip
 _DIMENSION = ("max.dim", "min.dim", "cummax", "cummin")
 _SPLIT = ("amax", "amin", "max", "min", "maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
+_OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE, Transfer.AVERAGE)
 _COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal")
 
 
@@ -139,6 +140,28 @@ class _Planner:
             return
         operands = tuple(dict.fromkeys(i for a in node.arguments.values() for i in _refs(a)))
         self._add(CheckKind.SINGULAR, unit, -1, unit.inputs[0], reads=operands)
+        for variance in self._variances(unit.inputs[0]) if node.op.startswith(("aten.sqrt.", "aten.pow.")) else ():
+            self._add_variance(unit, variance)
+
+    def _add_variance(self, unit: Unit, variance: int) -> None:
+        node, source = self.facts.graph.nodes[variance], self.facts.graph.inputs_of[variance][0]
+        if node.op.startswith("aten.var_mean."):
+            self._add(CheckKind.UNOBSERVED, unit, -1, source, note="var_mean has several results; use var and mean")
+        else:
+            self._add(CheckKind.SINGULAR, unit, -1, source, node=variance, reads=(source,))
+
+    def _variances(self, node: int) -> Iterable[int]:
+        """Variances that are moved, added and scaled to give a node: of equal entries they are often not computed to be 0."""
+        seen, stack = set(), [node]
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if self.facts.graph.nodes[current].op.startswith("aten.var"):
+                yield current
+            elif self.facts.semantics[current].transfer in _OF_ENTRIES:
+                stack.extend(i for i in self.facts.graph.inputs_of[current] if self.facts.depends[i])
 
     def _add(self, kind: CheckKind, unit: Unit, group: int, operand: int, node: int | None = None, **extra: Any) -> None:
         at = self.facts.graph.nodes[unit.node if node is None else node]

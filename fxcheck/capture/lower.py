@@ -585,7 +585,18 @@ def _is_row_by_row(value: torch.Tensor) -> bool:
 def _shows_its_memory(node: fx.Node) -> bool:
     """Every entry of the memory that a tensor lies in is one of its entries."""
     value = node.meta["val"]
-    return _size(value.numel()) * value.element_size() == _size(value.untyped_storage().nbytes())
+    covers = _size(value.numel()) * value.element_size() == _size(value.untyped_storage().nbytes())
+    return covers and not _overlaps_itself(value)
+
+
+def _overlaps_itself(value: torch.Tensor) -> bool:
+    """Two entries may be one place in memory."""
+    span = 1
+    for stride, size in sorted((_size(s), _size(n)) for s, n in zip(value.stride(), value.shape, strict=True) if n != 1):
+        if stride < span:
+            return True
+        span = stride * size
+    return False
 
 
 def _same_tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:

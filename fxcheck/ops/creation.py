@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fxcheck.ops.common import CONSTANT, KEEP, all_constant, aten, refs_of, unknown
+from fxcheck.ops.common import CONSTANT, KEEP, all_constant, aten, discontinuous, is_integral, refs_of, unknown
 from fxcheck.ops.registry import constant_semantics, semantics_for
 from fxcheck.records.semantics import Call, OpSemantics
 
@@ -43,4 +43,6 @@ def factory(call: Call) -> OpSemantics:
 def filled(call: Call) -> OpSemantics:
     """Every entry is the fill value, whatever the tensor that gives the shape."""
     values = [n for n in call.arguments if n != "self" and refs_of(call, n)]
-    return CONSTANT if all_constant(call, *(values or ["fill_value"])) else KEEP
+    if all_constant(call, *(values or ["fill_value"])):
+        return CONSTANT
+    return discontinuous("it casts real numbers to integers or truth values") if is_integral(call.dtype) else KEEP

@@ -91,4 +91,3 @@ constant_semantics(aten("_weight_norm"), singular("v", _DIRECTION, code="FX205")
 constant_semantics(
     aten("_weight_norm_interface"), replace(singular("v", _DIRECTION, code="FX205"), cut_outputs=(1,))
 )
-constant_semantics(aten("norm_except_dim"), singular("v", "not differentiable at 0", code="FX205", nonnegative=True))

@@ -55,6 +55,11 @@ def matrix_norm(call: Call) -> OpSemantics:
 constant_semantics(aten("frobenius_norm.dim"), singular("self", _AT_ZERO, nonnegative=True))
 
 
+@semantics_for(*aten("norm_except_dim"))
+def norm_except_dim(call: Call) -> OpSemantics:
+    return _p_norm(call, "v", scalar_of(call, "pow", 2.0), call.lower_bound("v"))
+
+
 @semantics_for(*aten("cdist"))
 def cdist(call: Call) -> OpSemantics:
     return _p_norm(call, "x1", scalar_of(call, "p", 2.0))

@@ -58,11 +58,21 @@ def lookup(call: Call) -> OpSemantics:
     if entry is None:
         return OpSemantics(Kind.UNKNOWN, note=f"{call.op} is not in the operator table")
     found = entry[0](call)
-    return _over_complex(found) if _touches_complex(call) else found
+    return _over_complex(found) if _touches_complex(call) else _in_coarse_steps(call) or found
 
 
 _ANY_NUMBERS = (Kind.CONSTANT, Kind.DISCONTINUOUS, Kind.BREAKING, Kind.UNKNOWN)
+_COARSE = ("float8", "float4")
 _REAL_LINEAR = (Kind.LINEAR, Kind.STRUCTURAL)
+
+
+def _in_coarse_steps(call: Call) -> OpSemantics | None:
+    """What an operator is that turns real numbers into integers or into floats of 8 bits, whatever else it does."""
+    after = call.dtype or ""
+    before = [call.dtypes.get(r) or "" for r in refs_in(dict(call.arguments)) if r not in call.constants]
+    if after.startswith(_COARSE) and not all(b.startswith(_COARSE) for b in before):
+        return OpSemantics(Kind.BREAKING, singular_code="FX507", note="so few bits round in steps, which backward does not see")
+    return None
 
 
 def _touches_complex(call: Call) -> bool:

@@ -12,7 +12,7 @@ from fxcheck.records.graph import Ref
 
 _NORMS = ("linalg_vector_norm", "norm", "frobenius_norm", "linalg_norm", "linalg_matrix_norm", "pairwise_distance",
           "cdist", "dist", "pdist", "norm_except_dim", "hypot")  # fmt: skip
-_SPREADS = ("std", "std_mean")
+_SPREADS = ("std", "std_mean", "var")
 
 
 def reaches_singular_point(
@@ -45,21 +45,34 @@ def reaches_singular_point(
     if base in ("acos", "asin", "arccos", "arcsin"):
         return bool((first.abs() >= 1).any())
     if base in _SPREADS:
-        return bool((result == 0).any())
+        return _is_level(first, arguments.get("dim"))
     return None
 
 
+def _is_level(x: Tensor, dim: Any) -> bool:
+    """Some slice has equal entries; the deviation that is computed of them is often not 0."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim or range(x.dim()))
+    return x.numel() > 0 and bool((x.amax(dims) == x.amin(dims)).any())
+
+
 def _norm(base: str, arguments: Mapping[str, Any], operands: Mapping[int, Tensor], result: Tensor) -> bool | None:
-    order = arguments.get("ord", arguments.get("p", 2.0))
+    order = arguments.get("ord", arguments.get("p", arguments.get("pow", 2.0)))
     order = 2.0 if order is None or order == "fro" else order
     if not isinstance(order, (int, float)):
         return None
+    if base == "cdist" and order == 2:
+        result = _distances(*(operands[_id(arguments[n])] for n in ("x1", "x2")))
     if order > 1:
         return bool((result == 0).any()) or (order != 2 and _any_zero(operands))
-    names = [n for n in ("self", "x1") if isinstance(arguments.get(n), Ref)]
-    if order != 1 or base not in ("linalg_vector_norm", "norm") or not names:
+    names = [n for n in ("self", "x1", "v") if isinstance(arguments.get(n), Ref)]
+    if order != 1 or base not in ("linalg_vector_norm", "norm", "norm_except_dim") or not names:
         return None
     return _any_zero({0: operands[_id(arguments[names[0]])]})
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """By differences: by products of matrices, a row may be computed to be at some distance from its equal."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _angle(arguments: Mapping[str, Any], operands: Mapping[int, Tensor], dtype: torch.dtype) -> bool:

@@ -73,9 +73,14 @@ class Piecewise:
         return max((len(p) - 1 for p in self.pieces), default=0)
 
     @property
+    def levels(self) -> set[Fraction]:
+        """The values of a function that is constant on each interval."""
+        return {*self.values, *(evaluate(p, Fraction(0)) for p in self.pieces)}
+
+    @property
     def is_truth(self) -> bool:
         """0 or 1 everywhere, as what a comparison gives."""
-        return self.degree == 0 and {*self.values, *(evaluate(p, Fraction(0)) for p in self.pieces)} <= {0, 1}
+        return self.degree == 0 and self.levels <= {0, 1}
 
     def piece_at(self, x: Fraction) -> Polynomial:
         """The piece of the interval that holds x (the one to the left when x is a break)."""

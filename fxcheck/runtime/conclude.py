@@ -49,6 +49,8 @@ def conclude(session: Session, ranks: int, step: StepResult, look: Callable[[], 
         _refuse(step, "uncovered", plan.uncovered[0].message)
     elif session.deposits is not None and not session.deposits.is_finite:
         _refuse(step, "undecided", "the gradient that reached the output holds NaN or infinity")
+    elif session.deposits is not None and session.deposits.left_non_finite:
+        _refuse(step, "undecided", "the gradient of a parameter holds NaN or infinity")
     elif plan.theorem is not None:
         _certify_statically(session, plan.theorem, step, program)
     elif plan.one_sample and session.forwards == session.samples == ranks == 1 and not session.problems:

@@ -6,6 +6,7 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -37,9 +38,12 @@ class Deposits:
         """Somebody else wrote to gradients between two passes."""
         self.is_finite = True
         """No NaN or infinity arrived at an output, as where a loss scale overflows."""
+        self.has_begun = False
+        """A gradient arrived at an output."""
 
     def look_at(self, gradient: Tensor) -> None:
         """See whether what arrives at an output is finite."""
+        self.has_begun = True
         self.is_finite = self.is_finite and scan.is_finite(gradient.detach())
 
     def arrived(self, gradient: Tensor) -> None:
@@ -68,6 +72,12 @@ class Deposits:
         """Whether every pass left something at each of the parameters."""
         wanted = {id(p) for p in parameters}
         return all(got for left in self.received for got, p in zip(left, self.parameters, strict=True) if id(p) in wanted)
+
+    @property
+    def left_non_finite(self) -> bool:
+        """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
+        held = (p.grad for p in self.parameters if p.grad is not None) if self.has_begun else ()
+        return not all(math.isfinite(g.sum().item()) or scan.is_finite(g._values() if g.is_sparse else g) for g in held)
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]

@@ -55,6 +55,30 @@ def _added(checked: Any) -> None:
     (-checked(ONE)).sum().backward()
 
 
+def _where_trap(s: Scalars, x: Tensor) -> Tensor:
+    """log(w relu(x)) is not chosen where x < 0, and backward multiplies its infinite slope by 0."""
+    return torch.where(x > 0, torch.log(s.w * x.relu()), s.w)
+
+
+@pytest.mark.parametrize("kinked", [False, True])
+def test_a_step_that_leaves_nan_in_grad_is_uncertified(kinked: bool) -> None:
+    model = Scalars(lambda s, x: _where_trap(s, x) + (torch.relu(s.w * x) if kinked else 0), w=1.0)
+    checked = fxcheck.instrument(model, (ONE,))
+    for sign, expected in ((1, "certified"), (-1, "uncertified"), (1, "certified")):
+        checked.zero_grad()
+        with checked.step() as step:
+            checked(sign * ONE).sum().backward()
+        assert step.verdict == expected, step.text
+
+
+def test_what_a_backward_pass_left_before_a_forward_is_not_the_steps() -> None:
+    model = Scalars(lambda s, x: s.w * x, w=1.0)
+    checked = fxcheck.instrument(model, (ONE,))
+    model.w.grad = torch.full_like(model.w, torch.nan)
+    checked(ONE)
+    assert checked.last_step.verdict == "certified"
+
+
 def _verdict(function: Callable[..., Tensor], run: Callable[[Any], None]) -> tuple[str | None, float]:
     model = Scalars(function, w=0.0)
     checked = fxcheck.instrument(model, (ONE,))

@@ -452,6 +452,37 @@ def test_a_path_that_no_ray_shows_is_not_certified() -> None:
     assert step is not None and (step.verdict, step.reason) == ("uncertified", "infeasible")
 
 
+# Singular points that rounding hides: what is computed there is not 0 -----------------------------
+
+
+HIDDEN = {
+    "std": lambda s, x: (x * s.w).std(),
+    "std over dimensions": lambda s, x: (x * s.w)[:, None].std((0, -1)),
+    "sqrt of a variance": lambda s, x: ((x * s.w).var() * 2).sqrt(),
+    "power of a variance": lambda s, x: (x * s.w).var(0, keepdim=True).clone() ** 0.5,
+    "sqrt of the variance of var_mean": lambda s, x: torch.var_mean(x * s.w)[0].sqrt(),
+    "cdist by products of matrices": lambda s, x: torch.cdist(s.table + s.w, s.table[:1])[0, 0],
+    "sums of absolute values": lambda s, x: torch.norm_except_dim(torch.stack([s.w - 0.1, s.w], 1), 1, 0).sum(),
+}
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_singular_point_is_found_in_the_operand(name: str, equal: bool) -> None:
+    table = torch.randn(30, 3, generator=torch.Generator().manual_seed(0), dtype=D) * 3
+    model = of(lambda s, x: HIDDEN[name](s, x), w=[0.0 if "cdist" in name else 0.1])()
+    model.table = table
+    x = torch.ones(7, dtype=D)
+    if not equal:
+        x = torch.arange(7, dtype=D)
+        with torch.no_grad():
+            model.w.fill_(0.7)
+    checked = fxcheck.instrument(model, (x,))
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert (step.verdict == "certified") == (not equal and "var_mean" not in name)
+
+
 # Steps that must be certified -------------------------------------------------------------------
 
 

@@ -203,6 +203,7 @@ def test_a_gradient_that_is_not_finite_is_never_certified(kind: str) -> None:
     with checked.step() as step:
         (checked(x) * torch.inf).sum().backward()
     assert (step.verdict, step.reason) == ("uncertified", "undecided") and "infinity" in step.text
+    checked.zero_grad()
     _works(checked)
 
 

@@ -247,6 +247,16 @@ FACTORS = {
     "full(0.5, dtype=long)": lambda s, x, m: torch.full((1,), 0.5, dtype=torch.long),
     "full_like(integers, 0.5)": lambda s, x, m: torch.full_like(s.count, 0.5),
     "full(1e-9, dtype=half)": lambda s, x, m: torch.full((1,), 1e-9, dtype=torch.half),
+    "bits of 1 as another dtype": lambda s, x, m: torch.ones(1, dtype=torch.double).view(torch.float32)[:1],
+    "a square of what is above 1/2": lambda s, x, m: (h := (m * 0).clamp(min=0.5)) * h + (-0.25),
+    "0.1 + 0.2 - 0.3 in float32": lambda s, x, m: (m * 0).float().clamp(min=0.1) + 0.2 + (-0.3),
+    "exp(addcdiv)": lambda s, x, m: torch.exp(torch.addcdiv(m * 0, m * 0 - 1, m * 0)),
+    "exp(floor_divide)": lambda s, x, m: torch.exp(torch.floor_divide(m * 0 - 1, m * m)),
+    "exp(-mvlgamma)": lambda s, x, m: torch.exp(-torch.mvlgamma(m.abs() + 0.5, 2)),
+    "exp(slogdet)": lambda s, x, m: torch.exp(torch.slogdet(m[:, :, None])[1][:, None]),
+    "exp(-var, correction=2)": lambda s, x, m: torch.exp(-torch.var(torch.cat([m, m + 1], 1), dim=1, correction=2, keepdim=True)),
+    "exp(log, batch norm in eval)": lambda s, x, m: torch.exp(
+        F.batch_norm(m.log(), torch.zeros(1).double(), torch.ones(1).double(), training=False)),
 }
 
 
@@ -262,6 +272,18 @@ def test_a_factor_that_can_be_zero_does_not_carry_a_bias(name: str) -> None:
     mask, weights = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     assert _word_on(model, (x, mask), weights) is Verdict.OUTSIDE
     assert analyze(model, (x, torch.rand(2, 1, dtype=torch.float64))).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("gate", [
+    lambda y: torch.sigmoid(y), lambda y: torch.exp(-y.var(1, keepdim=True)),
+    lambda y: torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6),
+    lambda y: 0.5 + y.sigmoid(), lambda y: F.softmax(F.layer_norm(y, (2,)), 1), lambda y: F.softplus(F.gelu(y)) + 1e-3,
+])  # fmt: skip
+@pytest.mark.parametrize("training", [True, False])
+def test_a_factor_that_cannot_be_zero_carries_a_bias(gate: Callable[[Tensor], Tensor], training: bool) -> None:
+    model = Model(lambda s, x: torch.relu(gate(s.n(s.k(x))) * (0 * x.sum() + s.b)), k=nn.Linear(3, 2), n=nn.BatchNorm1d(2),
+                  b=nn.Parameter(torch.zeros(1)))  # fmt: skip
+    assert analyze(model.train(training), (torch.randn(4, 3),)).verdict in CLAIMS
 
 
 def test_a_mask_of_the_callers_that_is_added_to_scores_may_hold_infinity() -> None:
@@ -331,6 +353,56 @@ def test_a_number_that_is_read_as_a_truth_value_is_compared_with_0() -> None:
     assert analyze(model, (x,)).verdict not in CLAIMS
 
 
+# Arithmetic of masks is that of their dtype; each factor m is written so that real numbers would make y * m harmless
+
+
+def _m_plus_equals(y: Tensor) -> Tensor:
+    mask = y > 0
+    mask += y > -0.0
+    return mask
+
+
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bool + bool": lambda y: y * ((y > 0) + (y > -0.0)) - 2 * torch.relu(y),
+    "bool += bool": lambda y: y * _m_plus_equals(y) - 2 * torch.relu(y),
+    "bool + ones": lambda y: y * ((y > 0) + torch.ones(2, 1, dtype=torch.bool)) - y - torch.relu(y),
+    "uint8 wraps around": lambda y: y * (((y > 0) * torch.full((2, 1), 200, dtype=torch.uint8)) * 2) / 400 - torch.relu(y),
+}
+PRECISIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cast": lambda y: torch.relu(y.double() - 0.1) - torch.relu(y - 0.1),
+    "promoted": lambda y: torch.relu(y * torch.ones(2, 1, dtype=torch.double) - 0.1) - torch.relu(y - 0.1),
+    "compared": lambda y: (y > torch.full((2, 1), 0.1, dtype=torch.double)) * (y - 0.1) - torch.relu(y - 0.1),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_arithmetic_of_truth_values_and_integers_is_not_that_of_real_numbers(name: str) -> None:
+    model = Model(lambda s, x: MASKS[name](s.k(x)), k=nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert _word_on(model, (x,), x) is Verdict.OUTSIDE
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_constant_is_another_number_in_another_precision(name: str) -> None:
+    """At y = 0.1 in float32 backward takes slope 1 of one ReLU and 0 of the other, on either side of w = 0."""
+    model = Model(lambda s, x: PRECISIONS[name](s.k(x) + 0.1), k=nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        model.k.weight.zero_()
+    x = torch.tensor([[1.0], [-1.0]])
+    (model(x) * x).sum().backward()
+    assert abs(model.k.weight.grad) == 2
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("mask", [lambda y: 2 * (y > 0) - 1, lambda y: (y > 0) + (y <= 0), lambda y: 1 - (y > 0).float()])
+def test_masks_whose_values_their_dtype_holds_are_read_exactly(mask: Callable[[Tensor], Tensor]) -> None:
+    model = Model(lambda s, x: (lambda y: y * mask(y))(s.k(x)), k=nn.Linear(1, 1))
+    assert analyze(model, (torch.ones(2, 1),)).verdict in CLAIMS
+
+
 # A weight that torch does not tell to the modes under which it is captured ----------------------
 
 
@@ -370,6 +442,36 @@ def test_an_epsilon_below_the_dtype_does_not_keep_sqrt_off_zero(dtype: torch.dty
     model(x).sum().backward()
     assert not torch.isfinite(model.l.bias.grad).all()
     assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+# Random slopes, coarse casts, views that overlap themselves, and a target that is trained ----------
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (0.9, 1.1), (1.0, 1.5)])
+def test_a_random_slope_whose_mean_is_1_has_a_kink(bounds: tuple[float, float]) -> None:
+    model = Model(lambda s, x: F.rrelu(s.k(x), *bounds, training=True), k=nn.Linear(1, 1, bias=False))
+    x = torch.tensor([[1.0], [-1.0]])
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+def test_a_fixed_slope_of_1_has_none() -> None:
+    model = Model(lambda s, x: F.rrelu(s.k(x), 0.5, 1.5, training=False), k=nn.Linear(1, 1, bias=False))
+    assert analyze(model, (torch.ones(2, 1),)).verdict in CLAIMS
+
+
+DROPPED: dict[str, Callable[..., Tensor]] = {
+    "float8": lambda s, x: s.w.to(torch.float8_e5m2).float(),
+    "float8, in place": lambda s, x: torch.zeros(4).to(torch.float8_e5m2).copy_(s.w).float(),
+    "integers, filled": lambda s, x: torch.zeros(2, dtype=torch.long).fill_(s.w.sum()) * 1.0 + s.w[:2],
+    "an overlapping view, strided": lambda s, x: (s.w * 1)[:3].unfold(0, 2, 1).as_strided((1,), (1,), 3),
+    "target of a hinge": lambda s, x: F.hinge_embedding_loss(x.sum() * s.w, s.v * x.sum(), reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_an_operator_that_drops_a_gradient_is_uncovered(name: str) -> None:
+    model = Model(DROPPED[name], w=nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0])), v=nn.Parameter(torch.ones(4)))
+    assert analyze(model, (torch.ones(2, 1),)).verdict == "uncovered"
 
 
 # Attacks that the analyser answers rightly today -------------------------------------------------
