@@ -108,6 +108,8 @@ class _Slot:
     """For a tuple of tensors: the operand that each of them is a view of, where the tuple as a whole is none."""
     leaf: int = -1
     """For a leaf: its node."""
+    is_known_view: bool = True
+    """Autograd knows of the view: what is written into it passes its gradient on to the base, and takes the old value's away."""
 
 
 class _Lowering:
@@ -166,17 +168,37 @@ class _Lowering:
         self.nodes.append(node)
         return node.id
 
-    def write(self, slot: _Slot, value: int) -> None:
-        """The tensor now holds another value; so do its base's entries under the view."""
+    def write(self, slot: _Slot, value: int, is_recorded: bool = True) -> None:
+        """The tensor now holds another value; so do its base's entries under the view.
+
+        Where autograd does not record it (``is_recorded``), the gradient still is that of the old value.
+        """
+        if slot.base is None and not is_recorded:
+            value = self._unrecorded(slot, value)
         slot.id = value
         slot.version += 1
         self.mutated_leaves.add(slot.leaf)
         if slot.base is not None:
             base = self.read(slot.base)
-            old = self.nodes[base]
-            arguments = {"self": Ref(base), "source": Ref(value)}
-            self.write(slot.base, self._copy_node(old, "fxcheck.view_write", arguments))
-            slot.seen = slot.base.version
+            is_recorded = is_recorded and slot.is_known_view
+            self.write(slot.base, self._view_write(base, value), is_recorded)
+            slot.seen = slot.base.version if is_recorded else -1  # derived again from what the base now is to autograd
+
+    def _view_write(self, base: int, source: int) -> int:
+        """The base with other entries under a view."""
+        return self._written(self.nodes[base], source, "fxcheck.view_write", {"self": Ref(base), "source": Ref(source)})
+
+    def _written(self, old: Node, by: int, op: str, arguments: Mapping[str, Any]) -> int:
+        """What a tensor holds after a write, as a part of the operation that writes."""
+        id_, writer = self._copy_node(old, op, arguments), self.nodes[by]
+        self.nodes[id_] = replace(self.nodes[id_], origin=writer.origin, grad_enabled=writer.grad_enabled,
+                                  called_as=writer.called_as or writer.op)  # fmt: skip
+        return id_
+
+    def _unrecorded(self, slot: _Slot, value: int) -> int:
+        """The new value and what it replaces, both cut off from autograd."""
+        written = self._view_write(slot.id, value)
+        return self._copy_node(self.nodes[written], "aten.detach.default", {"self": Ref(written)})
 
     # Leaves ------------------------------------------------------------------------------------
 
@@ -249,7 +271,7 @@ class _Lowering:
         owner = self._parameter_under(original) if isinstance(original, torch.Tensor) else None
         if owner is not None:
             detached = self.emit("aten.detach.default", {"self": Ref(owner.id)}, value, name=node.name)
-            return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value))
+            return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value), is_known_view=False)
         slot = self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
         if isinstance(original, torch.Tensor) and original.layout is torch.strided:
             self.state_memory.setdefault(original.untyped_storage()._cdata, []).append((original, slot.leaf))
@@ -420,10 +442,10 @@ class _Lowering:
         expanded = EXPANSIONS[op](self, arguments, value, extra) if op in EXPANSIONS else None
         if expanded is not None:
             return _Slot(expanded)
-        if written and "self" in written and "self" in slots:
+        if written == ["self"] and "self" in slots:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:
-            return self._unknown_write(target, op, arguments, slots, written, value, extra)
+            return self._unknown_write(node, env, op, arguments, slots, written, value, extra)
         id_ = self.emit(op, arguments, value, **extra)
         self._update_statistics(op, arguments, slots)
         return self._result(node, env, id_, op, arguments, slots, value)
@@ -431,9 +453,7 @@ class _Lowering:
     def _arguments(self, node: fx.Node, env: dict[fx.Node, Any], slots: dict[str, _Slot]) -> dict[str, Any]:
         schema = node.target._schema.arguments  # type: ignore[union-attr]
         out: dict[str, Any] = {}
-        for i, argument in enumerate(schema):
-            raw = node.kwargs[argument.name] if argument.name in node.kwargs else (
-                node.args[i] if i < len(node.args) and not argument.kwarg_only else argument.default_value)  # fmt: skip
+        for argument, raw in zip(schema, _given(node), strict=True):
             if isinstance(raw, fx.Node) and isinstance(env[raw], _Slot):
                 slots[argument.name] = env[raw]
             out[argument.name] = self._argument(raw, env)
@@ -471,25 +491,29 @@ class _Lowering:
     def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
         name, arguments = _functional(op, arguments, self.nodes)
         id_ = self.emit(name, arguments, value, called_as=op if name != op else "", **extra)
-        self.write(slot, id_)
+        self.write(slot, id_, extra["grad_enabled"])
         return slot
 
     def _unknown_write(
-        self, target: torch._ops.OpOverload, op: str, arguments: dict[str, Any], slots: dict[str, _Slot],
+        self, node: fx.Node, env: dict[fx.Node, Any], op: str, arguments: dict[str, Any], slots: dict[str, _Slot],
         written: list[str], value: Any, extra: dict[str, Any],
     ) -> _Slot:  # fmt: skip
         """An operator that writes into other arguments: what they hold afterwards depends on all of its operands."""
         if written == ["out"] and "out" in slots:
-            functional = _without_out(target)
+            functional = _without_out(node.target)  # type: ignore[arg-type]
             kept = {k: v for k, v in arguments.items() if k != "out" or not functional}
             id_ = self.emit(functional or op, kept, value, called_as=op if functional else "", **extra)
-            self.write(slots["out"], id_)
+            self.write(slots["out"], id_, extra["grad_enabled"])
             return slots["out"]
         id_ = self.emit(op, arguments, value, **extra)
-        for name in written:
-            if name in slots:
-                old = self.nodes[self.read(slots[name])]
-                self.write(slots[name], self._copy_node(old, "fxcheck.written", {"self": Ref(id_)}))
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        raw = [r for argument, r in zip(schema, _given(node), strict=True) if argument.name in written]
+        for held in (env[r] for r in _flatten(raw) if isinstance(r, fx.Node)):
+            if not isinstance(held, _Slot):
+                raise CaptureError(f"{op} writes into a tensor that the captured graph does not show", code="FX604",
+                                   hint="write into tensors one by one, with operators that torch.export knows")  # fmt: skip
+            old = self.nodes[self.read(held)]
+            self.write(held, self._written(old, id_, "fxcheck.written", {"self": Ref(id_)}), extra["grad_enabled"])
         return _Slot(id_, storage=self._memory(value))
 
     def _result(
@@ -500,12 +524,13 @@ class _Lowering:
         by_schema = not memory or op.split(".")[1] in _FREE  # a fake dropout may copy where the real one does not
         base = self._aliased(node, op, slots) if by_schema else self._sharing(slots, memory)
         if base is not None:
-            return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory)
+            return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory,
+                         is_known_view=_is_known_view(node.target))  # type: ignore[arg-type]  # fmt: skip
         listed = [env[n] for n in node.all_input_nodes if isinstance(env.get(n), _Slot)]
         if isinstance(value, (list, tuple)):
             return _Slot(id_, storage=memory, outputs=tuple(self._owner(listed, self._memory(v)) for v in value))
         owner = self._owner(listed, memory)
-        return _Slot(id_, base=owner, seen=owner.version if owner else 0, storage=memory)
+        return _Slot(id_, base=owner, seen=owner.version if owner else 0, storage=memory, is_known_view=False)
 
     @staticmethod
     def _sharing(slots: dict[str, _Slot], memory: int) -> str | None:
@@ -543,6 +568,21 @@ def _functional(op: str, arguments: dict[str, Any], nodes: list[Node]) -> tuple[
         if isinstance(source, Ref) and nodes[source.id].shape == nodes[target.id].shape:
             return "aten.clone.default", {"self": source, "memory_format": None}
     return (f"{namespace}.{name[:-1]}.{overload}", arguments) if name.endswith("_") else (op, arguments)
+
+
+def _given(node: fx.Node) -> list[Any]:
+    """What a call gives for each argument of its operator's schema, in order."""
+    return [node.kwargs[argument.name] if argument.name in node.kwargs else (
+                node.args[i] if i < len(node.args) and not argument.kwarg_only else argument.default_value)
+            for i, argument in enumerate(node.target._schema.arguments)]  # type: ignore[union-attr]  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _is_known_view(target: torch._ops.OpOverload) -> bool:
+    """Autograd takes what an operator returns for a view of its operand, or it is the operand itself."""
+    name = target._schema.name.split("::")[1]
+    is_declared = any(r.alias_info is not None for r in target._schema.returns)
+    return not name.startswith("detach") and (is_declared or name in (*_FREE, *_MAY_RETURN_OPERAND))
 
 
 @lru_cache(maxsize=256)

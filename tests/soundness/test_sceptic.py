@@ -75,6 +75,73 @@ def _second_pass_with_fresh_statistics(s: Model, x: Tensor) -> Tensor:
     return y * F.batch_norm(s.k(x), s.bn.running_mean, s.bn.running_var, training=False)
 
 
+def _foreach_average(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        torch._foreach_lerp_([s.mean], [s.l.bias], 0.5)
+    return s.mean * s.l(x)
+
+
+def _split_into_two(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        parts = [torch.empty(4, n, dtype=x.dtype) for n in (1, 2)]
+        torch.split_with_sizes_copy(s.l(x), [1, 2], 1, out=parts)
+    return parts[0] * s.k(x)
+
+
+@torch.library.custom_op("sceptic::multiply", mutates_args={"tensors"})
+def _multiply(tensors: list[Tensor], factor: Tensor) -> None:
+    for tensor in tensors:
+        tensor.mul_(factor)
+
+
+@_multiply.register_fake
+def _(tensors: list[Tensor], factor: Tensor) -> None:
+    return None
+
+
+def _custom_multiply(s: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        _multiply([s.mean], s.l.bias)
+    return s.mean * s.l(x)
+
+
+def _bank(s: Model, x: Tensor) -> Tensor:
+    s.mean.data.copy_(s.l(x).mean(0))
+    return s.mean * s.k(x)
+
+
+def _rows_of_a_detached_alias(s: Model, x: Tensor) -> Tensor:
+    z = torch.zeros_like(x)
+    z.detach()[1:] = s.l(x)[1:]
+    return z * s.k(x)
+
+
+def _chunk_in_place(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x) * 1
+    torch.unsafe_chunk(y, 1, 1)[0].mul_(2)
+    return y
+
+
+def _overwritten(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x) * 1
+    y.data.copy_(x)
+    return y + s.k(x)
+
+
+def _zeroed_without_gradients(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x) * 1
+    with torch.no_grad():
+        y[:2] = 0
+    return y + s.k(x)
+
+
+def _out_without_gradients(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x) * 1
+    with torch.no_grad():
+        torch.sin(x, out=y)
+    return y + s.k(x)
+
+
 class _Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -178,6 +245,15 @@ HIDDEN = {
     "hook on grad_fn": (_hook_on_grad_fn, {}),
     "running_mean read after the train-mode update": (_running_mean_after_update, {"bn": 1}),
     "running_mean read after native_batch_norm": (_native_mean_after_update, {"bn": 1}),
+    "write into a list, of an average": (_foreach_average, {"mean": 1}),
+    "write into a list, by out": (_split_into_two, {"k": 1}),
+    "write into a list, by a custom operator": (_custom_multiply, {"mean": 1}),
+    "write through .data into a buffer": (_bank, {"mean": 1, "k": 1}),
+    "write through a detached alias": (_rows_of_a_detached_alias, {"k": 1}),
+    "write into a view that autograd does not know": (_chunk_in_place, {}),
+    "constant written over an activation through .data": (_overwritten, {"k": 1}),
+    "constant written over an activation without gradients": (_zeroed_without_gradients, {"k": 1}),
+    "out without gradients": (_out_without_gradients, {"k": 1}),
     "eval batch_norm on statistics that this forward updated": (_second_pass_with_fresh_statistics, {"bn": 1, "k": 1}),
 }
 
@@ -186,7 +262,9 @@ HIDDEN = {
 def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> None:
     torch.manual_seed(0)
     function, members = HIDDEN[name]
-    made = {"l": nn.Linear(3, 3)}
+    made: dict[str, object] = {"l": nn.Linear(3, 3)}
+    if "mean" in members:
+        made["mean"] = torch.ones(3)
     if "k" in members:
         made["k"] = nn.Linear(3, 3)
     if "bn" in members:
@@ -210,6 +288,19 @@ def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> 
 
     fresh = Fresh()
     assert _word_on(fresh, (x,), weights) is Verdict.NOT_AD
+    assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+def test_relus_written_into_a_list_are_seen() -> None:
+    """relu(w x) - relu(-w x) = w x, of which AD returns 0 at w = 0."""
+    def function(s: Model, x: Tensor) -> Tensor:
+        y, z = s.w * x, -s.w * x
+        torch._foreach_clamp_min_([y, z], 0.0)
+        return y - z
+
+    model, x = Model(function, w=nn.Parameter(torch.zeros(1))), torch.ones(2, 1)
+    model(x).sum().backward()
+    assert model.w.grad.item() == 0
     assert analyze(model, (x,)).verdict not in CLAIMS
 
 
