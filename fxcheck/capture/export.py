@@ -10,7 +10,7 @@ import logging
 import pickle
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -23,7 +23,14 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
-from fxcheck.capture.hidden import in_attributes, recording, shared_memory, standing_hooks, watching_attributes
+from fxcheck.capture.hidden import (
+    draws_alike,
+    in_attributes,
+    recording,
+    shared_memory,
+    standing_hooks,
+    watching_attributes,
+)
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
@@ -31,6 +38,7 @@ from fxcheck.records.finding import Diagnostic
 
 _WRAPPED = "model"
 _NUMBERS = ("number", "float", "Tensor")
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 SAME_AS_OUTPUT = object()
 """Stands for a target with the shape and dtype of the model's output."""
 
@@ -106,10 +114,11 @@ def capture(
             _refuse_hidden_parameters(loss, model)
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
-        drawn = _generators()
+        drawn = _generators(roots)
         program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
+        recorded = [d for d in recorded if not draws_alike(d, program)]
         after = [hook for root in roots for hook in standing_hooks(root)]
-        if drawn != _generators():
+        if drawn != _generators(roots):
             recorded.append(_draws_outside())
         parameters = dict(wrapped.named_parameters(remove_duplicate=False))
         wanted = frozenset(name for name, p in parameters.items() if p.requires_grad)
@@ -121,9 +130,10 @@ def capture(
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
 
 
-def _generators() -> tuple[Any, bytes]:
-    """The states of the random numbers of Python and numpy."""
-    return random.getstate(), pickle.dumps(np.random.get_state())
+def _generators(roots: Sequence[nn.Module]) -> list[Any]:
+    """The states of the random numbers of Python and numpy, the global ones and those that modules hold."""
+    held = [v for root in roots for m in root.modules() for v in vars(m).values() if isinstance(v, _GENERATORS)]
+    return [random.getstate(), pickle.dumps(np.random.get_state()), *map(pickle.dumps, held)]
 
 
 def _draws_outside() -> Diagnostic:

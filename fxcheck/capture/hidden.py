@@ -19,6 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
+from torch.export import ExportedProgram
 from torch.overrides import handle_torch_function
 
 from fxcheck.capture import unroll
@@ -199,6 +200,16 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
             found.append(_hook("saved tensors pass through pack and unpack hooks", _here()[0]))
         return enter(self)
 
+    def watched_checkpoint(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:
+        found.append(_computed_again(preserve_rng_state))
+        return _checkpointed(function, *args)
+
+    def watched_generator(function: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(_computed_again(kwargs.get("preserve_rng_state", args[:1] != (False,))))
+        return without_reentrance(function, *args, **kwargs)
+
+    name = next(n for n in _WITHOUT_REENTRANCE if hasattr(torch.utils.checkpoint, n))
+    without_reentrance = getattr(torch.utils.checkpoint, name)
     return [
         *_watched_flags(found),
         (torch.Tensor, "data", property(_detached, _refuse_assignment)),
@@ -208,7 +219,8 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         (BackwardCFunction, "__init__", lambda context: functions.begin(context)),
         (torch.Tensor, "register_hook", watched_hook),
         (saved_tensors_hooks, "__enter__", watched_enter),
-        (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(_checkpointed)),
+        (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(watched_checkpoint)),
+        (torch.utils.checkpoint, name, watched_generator),
         (nn.functional, "handle_torch_function", _handed_over),
     ]
 
@@ -302,8 +314,33 @@ def _inside_torch(file: str) -> bool:
     return file.startswith(os.path.dirname(torch.__file__) + os.sep) or file == unroll.__file__
 
 
-def _checkpointed(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:
-    """What reentrant checkpointing computes and differentiates: nothing is differentiated when no input needs it."""
+_WITHOUT_REENTRANCE = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+"""What ``checkpoint(use_reentrant=False)`` calls, from torch 2.14 on and before."""
+CHECKPOINT, UNSEEDED_CHECKPOINT = "checkpoint", "checkpoint(preserve_rng_state=False)"
+
+
+def _computed_again(preserve_rng_state: bool) -> Diagnostic:
+    location, source = _here()
+    return Diagnostic(
+        "FX505", "checkpointing computes this part of the forward again for its gradient, and draws other random numbers there",
+        "Leave preserve_rng_state as it is, and draw from torch's default generator; use no RReLU inside.", location, "",
+        CHECKPOINT if preserve_rng_state else UNSEEDED_CHECKPOINT, source,
+    )  # fmt: skip
+
+
+def draws_alike(finding: Diagnostic, program: ExportedProgram) -> bool:
+    """Of a finding about a checkpointed region: it draws no random numbers, or the same ones when it is computed again."""
+    if finding.op not in (CHECKPOINT, UNSEEDED_CHECKPOINT):
+        return False
+    modules = (m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule))
+    calls = [n for m in modules for n in m.graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())]
+    if finding.op == UNSEEDED_CHECKPOINT:
+        return not calls
+    return not any("rrelu" in str(n.target) or n.kwargs.get("generator") is not None for n in calls)
+
+
+def _checkpointed(function: Any, *args: Any) -> Any:
+    """What reentrant checkpointing computes and differentiates: nothing is differentiated when no argument needs it."""
     if torch.is_grad_enabled() and _needs_gradient(args):
         return function(*args)
     with torch.no_grad():
@@ -318,8 +355,7 @@ def _handed_over(function: Any, relevant: tuple[Any, ...], *args: Any, **kwargs:
 
 
 def _needs_gradient(args: tuple[Any, ...]) -> bool:
-    leaves = torch.utils._pytree.tree_leaves(args)
-    return any(isinstance(v, torch.Tensor) and v.requires_grad for v in leaves)
+    return any(isinstance(v, torch.Tensor) and v.requires_grad for v in args)
 
 
 def _here() -> tuple[str, str]:

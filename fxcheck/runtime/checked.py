@@ -205,9 +205,9 @@ class CheckedModule(nn.Module):
         session = self._session or Session(False, self._settings.joint_seconds)
         if not session.parameters:
             session.parameters, session.written = state.held, versions(state.held)
-        session.joins(program, _samples(leaves))
         for sentence in _outside_influence(program, leaves):
             session.problem(sentence)
+        session.joins(program, _samples(leaves))
         if any(self.__dict__[kind] for kind in HOOKS):
             session.problem("the checked module has a hook, which may change outputs or gradients; put it on the model, where it "
                             "is seen")  # fmt: skip
@@ -452,7 +452,8 @@ def _samples(leaves: list[Any]) -> int:
 
 
 def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
+    """The forward may ask whether its input wants a gradient."""
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
 def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:

@@ -7,10 +7,13 @@ more of them than it has to, in loops that C runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
+from functools import partial
 from itertools import chain, compress
 from operator import attrgetter, call, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, FunctionType, MethodType
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +21,8 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Attributes of a module that hold its hooks."""
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
-_PLAIN = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType, MethodType)
+_PLAIN = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType, partial, Enum, type,
+          torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic)  # fmt: skip
 _VALUES = methodcaller("values")
 _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
@@ -37,8 +41,12 @@ def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, object]:
-    """Flags, numbers, words and functions that a forward may read or be, the training flag among them."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
+    """Flags, numbers, words, tuples and functions that a forward may read or be, the training flag among them."""
+    return {name: value for name, value in vars(module).items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
 
 
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:

@@ -123,7 +123,7 @@ class Inputs(NamedTuple):
     @property
     def kind(self) -> tuple[Any, ...]:
         """All but the sizes of tensors."""
-        return self.spec, tuple((len(v.shape), v.dtype, v.device) if isinstance(v, _Tensor) else v for v in self.leaves)
+        return self.spec, tuple((len(v.shape), *v[1:]) if isinstance(v, _Tensor) else v for v in self.leaves)
 
     def refuse_other_kind(self, other: Inputs) -> None:
         """Refuse inputs of another dtype or device than the model was instrumented with.
@@ -149,18 +149,19 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    requires_grad: bool
 
 
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _Tensor(tuple(value.shape), value.dtype, value.device)
+        return _Tensor(tuple(value.shape), value.dtype, value.device, value.requires_grad)
     return (type(value), repr(value) if isinstance(value, (int, float, bool, str, type(None))) else id(value))
 
 
 def _fits(mine: Any, other: Any, dynamic: bool) -> bool:
     if not isinstance(mine, _Tensor) or not isinstance(other, _Tensor):
         return bool(mine == other)
-    if (mine.dtype, mine.device) != (other.dtype, other.device) or len(mine.shape) != len(other.shape):
+    if mine[1:] != other[1:] or len(mine.shape) != len(other.shape):
         return False
     if not dynamic or not mine.shape:
         return mine.shape == other.shape

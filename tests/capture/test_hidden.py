@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import random
+from random import Random, random
 
 import numpy as np
 import pytest
@@ -343,6 +343,42 @@ def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Calla
 
     report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
     assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message
+
+
+@pytest.mark.parametrize("held", [Random(0), np.random.default_rng(0), np.random.RandomState(0)])
+def test_a_branch_on_random_numbers_of_a_generator_that_the_module_holds_is_found(held) -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.generator = nn.Linear(2, 2), held
+
+        def forward(self, x):
+            y = self.linear(x)
+            draw = getattr(self.generator, "random", None) or self.generator.rand
+            return y if draw() < 2 else torch.relu(y) - torch.relu(-y)
+
+    report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
+    assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(
+    ("inside", "preserve", "verdict"),
+    [(nn.Dropout(), True, "smooth"), (nn.Dropout(), False, "uncovered"), (nn.Tanh(), False, "smooth"),
+     (nn.RReLU(), True, "uncovered")],
+)  # fmt: skip
+def test_a_region_that_is_computed_again_draws_the_same_random_numbers(inside, preserve, verdict, reentrant) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.inside = nn.Linear(2, 2), inside
+
+        def forward(self, x):
+            return checkpoint(self.inside, self.linear(x), use_reentrant=reentrant, preserve_rng_state=preserve)
+
+    report = fxcheck.analyze(Checkpointed(), (torch.zeros(3, 2),))
+    assert report.verdict == verdict
+    assert verdict == "smooth" or report.diagnostics[0].code == "FX505"
 
 
 # Values that leave by an attribute ---------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 
 import pytest
@@ -26,10 +27,12 @@ class _Linear(nn.Module):
         self.has_bias = True
         self.scaled = torch.clone
         self.k = torch.ones(1, dtype=torch.float64)
+        self.factors = (1.0,)
+        self.shifted = partial(torch.mul, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.w * x
-        return self.act(y + self.k * self.scaled(self.b)) if self.has_bias else self.act(y)
+        return self.act(y + self.factors[0] * self.k * self.scaled(self.shifted(self.b))) if self.has_bias else self.act(y)
 
 
 class _Odd(nn.Module):
@@ -39,6 +42,8 @@ class _Odd(nn.Module):
 
 CHANGES: dict[str, Callable[[_Linear], object]] = {
     "an attribute": lambda m: setattr(m, "has_bias", False),
+    "a tuple": lambda m: setattr(m, "factors", (0.0,)),
+    "a partial": lambda m: setattr(m, "shifted", partial(torch.mul, 0.0)),
     "a function": lambda m: setattr(m, "scaled", lambda b: 0 * b),
     "the forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: self.act(self.w * x), m)),
     "a module": lambda m: setattr(m, "act", _Odd()),
@@ -59,6 +64,21 @@ def test_a_certified_model_is_looked_at_again_after(change: str) -> None:
     with checked.step() as step:
         (checked(X) * X).sum().backward()
     assert step.verdict == "uncertified"
+
+
+def test_a_forward_that_asks_whether_its_input_wants_a_gradient_is_captured_for_either() -> None:
+    """There it is relu(w x), without a bias."""
+    class Asking(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.w * x
+            return torch.relu(y) if x.requires_grad else torch.relu(y + self.b)
+
+    model = Asking()
+    checked = fxcheck.instrument(model, (X,))
+    for wants, verdict in ((False, "certified"), (True, "uncertified"), (False, "certified")):
+        with checked.step() as step:
+            (checked(X.clone().requires_grad_(wants)) * X).sum().backward()
+        assert step.verdict == verdict
 
 
 def test_a_counter_of_a_certified_model_asks_for_one_capture_only() -> None:
