@@ -9,7 +9,7 @@ import torch
 from fxcheck.passes.follow_orders import mixed_orders
 
 from fxcheck.ops import registry
-from fxcheck.ops.common import reduced_sizes, scalar_of
+from fxcheck.ops.common import is_floating, is_integral, reduced_sizes, scalar_of
 from fxcheck.records.graph import Graph, Node, Ref
 from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
 
@@ -192,14 +192,14 @@ def _may_hold_infinity(
 ) -> bool:
     """Entries may be infinite by construction, as in an attention mask; weights are taken as finite."""
     if node.op in ("fxcheck.buffer", "fxcheck.constant"):
-        return call.constants.get(node.id) is None and (node.dtype or "").startswith(("float", "bfloat"))
+        return call.constants.get(node.id) is None and is_floating(node.dtype)
     if any(isinstance(a, float) and math.isinf(a) for a in node.arguments.values()):
         return True
     value = call.constants.get(node.id)
     if value is not None:
         return math.isinf(value)
     base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
-    if base in _BOUNDED or (node.dtype or "").startswith(("int", "uint", "bool")):
+    if base in _BOUNDED or is_integral(node.dtype):
         return False
     if base in ("clamp", "clip") and call.number("min") is not None and call.number("max") is not None:
         return False
@@ -220,14 +220,15 @@ def _unnormalised(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s for s in sources if s not in left_out)
 
 
-_OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
+OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
+"""Each entry of the result is made of entries at one place of the operands."""
 
 
 def _may_be_a_mask(node: Node, facts: OpSemantics, sources: tuple[int, ...], masks: set[int]) -> bool:
     """An input that is added to something may hold -inf; one that meets a matrix of weights is taken as finite."""
     if node.op == "fxcheck.input":
-        return (node.dtype or "").startswith(("float", "bfloat"))
-    keeps = facts.elementwise or facts.transfer in _OF_ENTRIES
+        return is_floating(node.dtype)
+    keeps = facts.elementwise or facts.transfer in OF_ENTRIES
     return keeps and not facts.nonnegative and any(s in masks for s in sources)
 
 

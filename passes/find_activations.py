@@ -17,6 +17,7 @@ import torch
 from fxcheck.passes.annotate import Annotated
 
 from fxcheck.ops import scalar
+from fxcheck.ops.common import is_floating
 from fxcheck.records import piecewise
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.piecewise import Piecewise, polynomial
@@ -193,7 +194,7 @@ class _Chains:
         inner = [a for a in arguments.values() if isinstance(a, Form)]
         breaks = {b for form in inner for b in form.breaks}
         own = self._own_breaks(node, arguments)
-        if _base(node.op) in _ARITHMETIC and not _is_real(node.dtype):
+        if _base(node.op) in _ARITHMETIC and not is_floating(node.dtype):
             return None
         if own is None or not self._is_runnable(node, arguments):
             return None
@@ -241,7 +242,7 @@ class _Chains:
         values = {n: _as_piecewise(a) for n, a in arguments.items()}
         base = _base(node.op)
         if node.op in _SAME_ENTRIES:
-            return values.get("self") if _is_real(node.dtype) else None
+            return values.get("self") if is_floating(node.dtype) else None
         if base in _ARITHMETIC:
             result = _arithmetic(base, arguments, values)
             return result if result is not None and _holds(node.dtype, result) else None
@@ -336,14 +337,15 @@ class _Chains:
         points = self._measure(node, root, form, members, single)
         note = "" if points is not None else self._unmeasured(members)
         continuous = continuous and all(p.continuous for p in points or ())
-        kept = tuple(i for i, p in enumerate(points or ()) if p.is_kink or p.is_wrong_derivative or not p.stable)
+        kept = {i: p for i, p in enumerate(points or ()) if p.is_kink or p.is_wrong_derivative or not p.stable}
         if points is not None and not kept and continuous:
             return None
-        values = {} if single else self._values_at(node.id, root, tuple(form.breaks[i] for i in kept))
-        at = tuple((points or ())[i] for i in kept)
-        return Activation(node.id, root, members, name, at, continuous, nondecreasing, smooth, note, values)
+        values = {} if single else self._values_at(node.id, root, [form.breaks[i] for i in kept])
+        return Activation(
+            node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note, values
+        )  # fmt: skip
 
-    def _values_at(self, node: int, root: int, breaks: tuple[Fraction, ...]) -> dict[int, tuple[float, ...]]:
+    def _values_at(self, node: int, root: int, breaks: list[Fraction]) -> dict[int, tuple[float, ...]]:
         forms = {n: self.forms[n][root].exact for n in self._chain_nodes(node, root)}
         return {n: tuple(float(f.value(b)) for b in breaks) for n, f in forms.items() if f is not None}
 
@@ -450,10 +452,6 @@ def _as_piecewise(value: Any) -> Piecewise | None:
     return None
 
 
-def _is_real(dtype: str | None) -> bool:
-    return (dtype or "").startswith(("float", "bfloat"))
-
-
 def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]) -> bool:
     """The floating dtype is one from operands to result: another one rounds the constants that it meets to other numbers.
 
@@ -461,7 +459,7 @@ def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]
     """
     operands = {n: facts.graph.nodes[a.id] for n, a in _as_mask_fill(node).items() if isinstance(a, Ref)}
     met = (a for n, a in operands.items() if not _is_mask(arguments[n]) and (a.shape != () or node.shape == ()))
-    dtypes = {a.dtype for a in (*met, node) if _is_real(a.dtype)}
+    dtypes = {a.dtype for a in (*met, node) if is_floating(a.dtype)}
     return len(dtypes) <= 1
 
 
@@ -471,7 +469,7 @@ def _is_mask(argument: Any) -> bool:
 
 def _holds(dtype: str | None, form: Piecewise) -> bool:
     """The dtype holds every value: sums of truth values are logic, and integers wrap around."""
-    if _is_real(dtype):
+    if is_floating(dtype):
         return True
     if dtype == "bool":
         return form.is_truth

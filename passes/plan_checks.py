@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isinf
 from typing import Any
 
-from fxcheck.passes.annotate import Annotated
+from fxcheck.passes.annotate import OF_ENTRIES, Annotated
 from fxcheck.passes.closed_forms import ClosedForms
 from fxcheck.passes.common_bias import decides_by_algorithm_2, flat_values
 
@@ -23,7 +23,6 @@ _WINDOWS = ("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "ad
             "adaptive_max_pool3d")  # fmt: skip
 _DIMENSION = ("max.dim", "min.dim", "cummax", "cummin")
 _SPLIT = ("amax", "amin", "max", "min", "maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
-_OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE, Transfer.AVERAGE)
 _COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal")
 
 
@@ -160,7 +159,7 @@ class _Planner:
             seen.add(current)
             if self.facts.graph.nodes[current].op.startswith("aten.var"):
                 yield current
-            elif self.facts.semantics[current].transfer in _OF_ENTRIES:
+            elif self.facts.semantics[current].transfer in (*OF_ENTRIES, Transfer.AVERAGE):
                 stack.extend(i for i in self.facts.graph.inputs_of[current] if self.facts.depends[i])
 
     def _add(self, kind: CheckKind, unit: Unit, group: int, operand: int, node: int | None = None, **extra: Any) -> None:
@@ -199,10 +198,13 @@ class _Planner:
 
     def _bounds(self, unit: Unit) -> tuple[int, ...]:
         """Constant tensors that the pre-activation itself is compared with entry by entry (theory 4.2)."""
-        operands = self.facts.graph.inputs_of[unit.node]
-        if self.facts.semantics[unit.node].kind is not Kind.MAX or unit.inputs[0] not in operands:
-            return ()
-        return tuple(i for i in operands if not self.facts.depends[i] and not isinf(self.facts.constants.get(i) or 0.0))
+        is_max = self.facts.semantics[unit.node].kind is Kind.MAX
+        return self._bounds_at(unit.node) if is_max and unit.inputs[0] in self.facts.graph.inputs_of[unit.node] else ()
+
+    def _bounds_at(self, maximum: int) -> tuple[int, ...]:
+        """The constant operands of a maximum that are not known to be infinite."""
+        constants = (i for i in self.facts.graph.inputs_of[maximum] if not self.facts.depends[i])
+        return tuple(i for i in constants if not isinf(self.facts.constants.get(i) or 0.0))
 
     def _guard(self, unit: Unit, plan: GroupPlan, member: int, root: int) -> None:
         """A member that compares something else than the root may, by rounding, hit where the root does not."""
@@ -231,10 +233,9 @@ class _Planner:
         return (left.id, (value,)) if isinstance(left, Ref) and value is not None else None
 
     def _maximum_with_constants(self, member: int) -> tuple[int, tuple[float, ...]] | None:
-        operands = self.facts.graph.inputs_of[member]
-        compared = [i for i in operands if self.facts.depends[i]]
-        values = (self.facts.constants.get(i) for i in operands if not self.facts.depends[i])
-        return (compared[0], tuple(v for v in values if v is not None and not isinf(v))) if len(compared) == 1 else None
+        compared = [i for i in self.facts.graph.inputs_of[member] if self.facts.depends[i]]
+        values = (self.facts.constants.get(i) for i in self._bounds_at(member))
+        return (compared[0], tuple(v for v in values if v is not None)) if len(compared) == 1 else None
 
     def _number(self, value: Any) -> float | None:
         if isinstance(value, Ref):

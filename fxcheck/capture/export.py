@@ -24,11 +24,11 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
 from fxcheck.capture.hidden import (
-    draws_alike,
     in_attributes,
     recording,
     shared_memory,
     standing_hooks,
+    unless_drawn_alike,
     watching_attributes,
 )
 from fxcheck.capture.origin import OriginReader
@@ -116,7 +116,7 @@ def capture(
         before = [hook for root in roots for hook in standing_hooks(root)]
         drawn = _generators(roots)
         program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
-        recorded = [d for d in recorded if not draws_alike(d, program)]
+        recorded = unless_drawn_alike(recorded, program)
         after = [hook for root in roots for hook in standing_hooks(root)]
         if drawn != _generators(roots):
             recorded.append(_draws_outside())

@@ -328,15 +328,19 @@ def _computed_again(preserve_rng_state: bool) -> Diagnostic:
     )  # fmt: skip
 
 
-def draws_alike(finding: Diagnostic, program: ExportedProgram) -> bool:
-    """Of a finding about a checkpointed region: it draws no random numbers, or the same ones when it is computed again."""
-    if finding.op not in (CHECKPOINT, UNSEEDED_CHECKPOINT):
-        return False
-    modules = (m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule))
-    calls = [n for m in modules for n in m.graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())]
-    if finding.op == UNSEEDED_CHECKPOINT:
-        return not calls
-    return not any("rrelu" in str(n.target) or n.kwargs.get("generator") is not None for n in calls)
+def random_calls(module: nn.Module) -> list[torch.fx.Node]:
+    """The calls in a graph module and its subgraphs that draw random numbers, as far as operators say."""
+    graphs = (m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule))
+    return [n for g in graphs for n in g.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())]
+
+
+def unless_drawn_alike(found: list[Diagnostic], program: ExportedProgram) -> list[Diagnostic]:
+    """The findings, less those of checkpointed regions that draw nothing, or the same numbers when they are computed again."""
+    calls = random_calls(program.graph_module)
+    alike = set() if calls else {UNSEEDED_CHECKPOINT}
+    if not any("rrelu" in str(n.target) or n.kwargs.get("generator") is not None for n in calls):
+        alike.add(CHECKPOINT)
+    return [d for d in found if d.op not in alike]
 
 
 def _checkpointed(function: Any, *args: Any) -> Any:

@@ -90,6 +90,11 @@ def is_integral(dtype: Any) -> bool:
     return str(dtype).removeprefix("torch.").startswith(_INTEGRAL)
 
 
+def is_floating(dtype: str | None) -> bool:
+    """True for the text of a real floating dtype."""
+    return (dtype or "").startswith(("float", "bfloat"))
+
+
 def reduced_sizes(call: Call, operand: str = "self", dim: Any = None) -> tuple[int, ...] | None:
     """As ``Call.sizes_of``, sizes of the reduced dimensions (all of them for None or no entry); None when the shape is not
     known."""

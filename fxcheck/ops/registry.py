@@ -67,10 +67,11 @@ _REAL_LINEAR = (Kind.LINEAR, Kind.STRUCTURAL)
 
 
 def _in_coarse_steps(call: Call) -> OpSemantics | None:
-    """What an operator is that turns real numbers into integers or into floats of 8 bits, whatever else it does."""
-    after = call.dtype or ""
+    """What an operator is that turns real numbers into floats of 8 bits or fewer, whatever else it does."""
+    if not (call.dtype or "").startswith(_COARSE):
+        return None
     before = [call.dtypes.get(r) or "" for r in refs_in(dict(call.arguments)) if r not in call.constants]
-    if after.startswith(_COARSE) and not all(b.startswith(_COARSE) for b in before):
+    if not all(b.startswith(_COARSE) for b in before):
         return OpSemantics(Kind.BREAKING, singular_code="FX507", note="so few bits round in steps, which backward does not see")
     return None
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
+from fxcheck.capture.hidden import random_calls
 from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
 from fxcheck.passes.insert_checks import insert_checks, insert_choices
@@ -175,8 +176,7 @@ class Program:
     @cached_property
     def is_random(self) -> bool:
         """Whether it draws random numbers, as far as its operators say."""
-        graphs = (m.graph for m in self.module.modules() if isinstance(m, fx.GraphModule))
-        return any(torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()) for g in graphs for n in g.nodes)
+        return bool(random_calls(self.module))
 
     @property
     def is_static(self) -> bool:

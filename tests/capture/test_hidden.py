@@ -330,23 +330,13 @@ def test_control_flow_operators_are_opaque_and_read_everything_they_capture() ->
     assert any(n.op == "aten.linear.default" and n.id in graph.live for n in graph.nodes)
 
 
-@pytest.mark.parametrize("draw", [random, np.random.rand])
-def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float]) -> None:
-    class Dropped(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(2, 2)
-
-        def forward(self, x):
-            y = self.linear(x)
-            return y if draw() < 2 else torch.relu(y) - torch.relu(-y)
-
-    report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
-    assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message
+_GENERATORS = (Random(0), np.random.default_rng(0), np.random.RandomState(0))
 
 
-@pytest.mark.parametrize("held", [Random(0), np.random.default_rng(0), np.random.RandomState(0)])
-def test_a_branch_on_random_numbers_of_a_generator_that_the_module_holds_is_found(held) -> None:
+@pytest.mark.parametrize(
+    ("draw", "held"), [(random, None), (np.random.rand, None), *((getattr(g, "random", None) or g.rand, g) for g in _GENERATORS)]
+)
+def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float], held: object) -> None:
     class Dropped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -354,7 +344,6 @@ def test_a_branch_on_random_numbers_of_a_generator_that_the_module_holds_is_foun
 
         def forward(self, x):
             y = self.linear(x)
-            draw = getattr(self.generator, "random", None) or self.generator.rand
             return y if draw() < 2 else torch.relu(y) - torch.relu(-y)
 
     report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
