@@ -27,6 +27,7 @@ from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
+_HOOK = "FX505"
 _HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.",
              "torch._higher_order_ops", "torch.nn.modules._functions.BackwardHookFunction")  # fmt: skip
 _HOOK_HINT = "Remove the hook, or check by hand that it returns the gradient that it was given."
@@ -52,7 +53,7 @@ def _post_accumulate(parameter: torch.Tensor) -> bool:
 
 
 def _hook(what: str, location: str = "") -> Diagnostic:
-    return Diagnostic("FX505", f"{what}, which may change the gradient that AD computed", _HOOK_HINT, location)
+    return Diagnostic(_HOOK, f"{what}, which may change the gradient that AD computed", _HOOK_HINT, location)
 
 
 def shared_memory(roots: Iterable[nn.Module]) -> tuple[Diagnostic, ...]:
@@ -316,15 +317,15 @@ def _inside_torch(file: str) -> bool:
 
 _WITHOUT_REENTRANCE = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
 """What ``checkpoint(use_reentrant=False)`` calls, from torch 2.14 on and before."""
-CHECKPOINT, UNSEEDED_CHECKPOINT = "checkpoint", "checkpoint(preserve_rng_state=False)"
+_CHECKPOINT, _UNSEEDED = "checkpoint", "checkpoint(preserve_rng_state=False)"
 
 
 def _computed_again(preserve_rng_state: bool) -> Diagnostic:
     location, source = _here()
     return Diagnostic(
-        "FX505", "checkpointing computes this part of the forward again for its gradient, and draws other random numbers there",
+        _HOOK, "checkpointing computes this part of the forward again for its gradient, and draws other random numbers there",
         "Leave preserve_rng_state as it is, and draw from torch's default generator; use no RReLU inside.", location, "",
-        CHECKPOINT if preserve_rng_state else UNSEEDED_CHECKPOINT, source,
+        _CHECKPOINT if preserve_rng_state else _UNSEEDED, source,
     )  # fmt: skip
 
 
@@ -337,10 +338,10 @@ def random_calls(module: nn.Module) -> list[torch.fx.Node]:
 def unless_drawn_alike(found: list[Diagnostic], program: ExportedProgram) -> list[Diagnostic]:
     """The findings, less those of checkpointed regions that draw nothing, or the same numbers when they are computed again."""
     calls = random_calls(program.graph_module)
-    alike = set() if calls else {UNSEEDED_CHECKPOINT}
+    alike = set() if calls else {_UNSEEDED}
     if not any("rrelu" in str(n.target) or n.kwargs.get("generator") is not None for n in calls):
-        alike.add(CHECKPOINT)
-    return [d for d in found if d.op not in alike]
+        alike.add(_CHECKPOINT)
+    return [d for d in found if d.code != _HOOK or d.op not in alike]
 
 
 def _checkpointed(function: Any, *args: Any) -> Any:

@@ -370,6 +370,11 @@ def test_a_region_that_is_computed_again_draws_the_same_random_numbers(inside, p
     assert verdict == "smooth" or report.diagnostics[0].code == "FX505"
 
 
+def test_a_function_called_checkpoint_is_no_checkpoint() -> None:
+    named = type("checkpoint", (StraightThrough,), {})
+    assert _codes(lambda m, x: named.apply(m.linear(x))) == ["FX502"]
+
+
 # Values that leave by an attribute ---------------------------------------------------------------
 
 
