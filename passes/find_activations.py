@@ -86,8 +86,10 @@ class Activation:
     smooth_operands: tuple[int, ...] = ()
     """Operands that enter analytically, and are no known numbers: the slope of a PReLU."""
     note: str = ""
+    harmless: tuple[float, ...] = ()
+    """Points of a chain's operators at which nothing happens to the chain, where the pre-activation's dtype holds them."""
     values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By node of the chain that has an exact form: its value at each of the points."""
+    """By node of the chain that has an exact form: its value at each of the points, then of the harmless ones."""
     is_inside: bool = False
     """Other scalar functions of a pre-activation, which are measured as a whole, are computed from it too."""
 
@@ -340,9 +342,11 @@ class _Chains:
         kept = {i: p for i, p in enumerate(points or ()) if p.is_kink or p.is_wrong_derivative or not p.stable}
         if points is not None and not kept and continuous:
             return None
-        values = {} if single else self._values_at(node.id, root, [form.breaks[i] for i in kept])
+        dropped = [b for i, b in enumerate(form.breaks) if points and i not in kept and _is_held(b, self._node(root).dtype)]
+        values = {} if single else self._values_at(node.id, root, [*(form.breaks[i] for i in kept), *dropped])
         return Activation(
-            node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note, values
+            node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note,
+            tuple(map(float, dropped)), values,
         )  # fmt: skip
 
     def _values_at(self, node: int, root: int, breaks: list[Fraction]) -> dict[int, tuple[float, ...]]:
@@ -465,6 +469,11 @@ def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]
 
 def _is_mask(argument: Any) -> bool:
     return isinstance(argument, Form) and argument.exact is not None and argument.exact.is_truth
+
+
+def _is_held(value: Fraction, dtype: str | None) -> bool:
+    """A tensor of the dtype may hold exactly this number."""
+    return is_floating(dtype) and Fraction(torch.tensor(float(value), dtype=getattr(torch, str(dtype))).item()) == value
 
 
 def _holds(dtype: str | None, form: Piecewise) -> bool:

@@ -77,7 +77,7 @@ class _Finder:
             0, UnitKind.ACTIVATION, a.node, (a.root,), a.members, a.name, origin=node.origin,
             member_names=self._names(a.members), points=a.points, continuous=a.continuous,
             nondecreasing=a.nondecreasing, smooth_operands=a.smooth_operands, note=a.note, values=a.values,
-            is_inside=a.is_inside,
+            harmless=a.harmless, is_inside=a.is_inside,
         )  # fmt: skip
 
     def unit(self, node: Node) -> Unit | None:

@@ -213,9 +213,12 @@ class _Planner:
             return
         operand, constants = found
         values = unit.values.get(operand)
-        meets = tuple(i for i in range(len(unit.points)) if values is None or _is_one_of(values[i], constants))
-        self._add(CheckKind.GUARD, unit, plan.index, operand, node=member,
-                  sides=tuple(Side(c, 0) for c in constants), meets=meets)  # fmt: skip
+        points = len(unit.points)
+        meets = tuple(i for i in range(points) if values is None or _is_one_of(values[i], constants))
+        at_rest = zip(unit.harmless, values[points:] if values else (), strict=False)
+        harmless = tuple(at for at, value in at_rest if _is_one_of(value, constants))
+        self._add(CheckKind.GUARD, unit, plan.index, operand, node=member, sides=tuple(Side(c, 0) for c in constants),
+                  meets=meets, harmless=harmless, reads=(root,) if harmless else ())  # fmt: skip
 
     def _compared(self, member: int) -> tuple[int, tuple[float, ...]] | None:
         """(operand, constants) of an operator that compares its operand with constants."""

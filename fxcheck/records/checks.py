@@ -113,6 +113,8 @@ class Check:
     """WINDOWS, DIMENSION, SPLIT: maxima at which AD's slope of every tied entry is 0, so that all of them are in T_j."""
     meets: tuple[int, ...] = ()
     """GUARD: indices of those of the layer's sides at which this comparison is met."""
+    harmless: tuple[float, ...] = ()
+    """GUARD: values of the pre-activation, which is read, at which it is met and the kinks of the chain cancel."""
     is_inside: bool = False
     """TOUCH, BOUND: the layer's output is read inside of another one that is a function of the same pre-activation; another
     side would change that one too."""

@@ -50,8 +50,10 @@ class Unit:
     nondecreasing: bool = False
     smooth_operands: tuple[int, ...] = ()
     note: str = ""
+    harmless: tuple[float, ...] = ()
+    """Values of a chain's pre-activation at which its operators have kinks that cancel."""
     values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By graph node of a chain of operators, where it is known: its value at each of the points."""
+    """By graph node of a chain of operators, where it is known: its value at each of the points, then of the harmless ones."""
     is_inside: bool = False
     """Other layers, or functions without a kink, that are taken as a whole are computed from its output too."""
     may_collapse: bool = False

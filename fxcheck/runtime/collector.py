@@ -44,8 +44,8 @@ class Collector:
     """(check, whether anything was hit, how to look closer)."""
     watched: list[tuple[int, list[Tensor], tuple[int, ...]]] = field(default_factory=list)
     """Checks that have looked at once, what they observed, and how often that had been written to."""
-    hits: list[tuple[Check, Tensor]] = field(default_factory=list)
-    """Guards, and the entries at which their comparison was met."""
+    hits: list[tuple[Check, set[int], set[int]]] = field(default_factory=list)
+    """Guards, the entries at which their comparison was met, and those where it should be though nothing happens there."""
     spent: float = 0.0
     """Seconds, until they are booked as ``observation``."""
 
@@ -173,9 +173,10 @@ class Collector:
                 self._record_touches(check, live, entries, torch.full_like(entries, which), skip=1 + len(check.reads))
 
     def _guard(self, check: Check, live: list[Tensor]) -> None:
-        found = scan.touched(live[0], check.kinks)
+        inside = set(scan.touched(live[0], check.kinks).indices.tolist())
+        cancelled = set(scan.touched(live[1], check.harmless).indices.tolist()) if check.harmless else set()
         self.observed.looked_at(check.index, 0)
-        self.hits.append((check, found.indices.cpu()))
+        self.hits.append((check, inside, cancelled))
 
     def _record_touches(
         self, check: Check, live: list[Tensor], entries: Tensor, which: Tensor, skip: int = 1
@@ -188,10 +189,10 @@ class Collector:
 
     def _settle_guards(self) -> None:
         """Inside a chain each comparison must have been met exactly where the pre-activation equals the kink that it makes."""
-        for guard, inside in self.hits:
+        for guard, inside, cancelled in self.hits:
             touches = [t for t in self.observed.touches if t.at.check.unit == guard.unit]
             met = {e for t in touches for e, k in zip(t.entries.tolist(), t.which.tolist(), strict=True) if k in guard.meets}
-            if met != set(inside.tolist()):
+            if met | cancelled != inside:
                 self.observed.problems.append(f"rounding moved a kink inside {guard.layer}")
 
     # Maxima ------------------------------------------------------------------------------------

@@ -378,6 +378,32 @@ def test_values_past_a_kink_are_not_touched_and_a_comparison_that_is_not_met_is_
             assert "rounding" not in step.text
 
 
+# name: (function of y, a y at which kinks of its operators cancel)
+CANCELLED: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "huber by hand": (lambda y: torch.where(y.abs() < 1, 0.5 * y * y, y.abs() - 0.5) + F.relu(y), -1.0),
+    "a difference of equal ReLUs": (lambda y: 2 * F.relu(y - 1) - F.relu(2 * y - 2) + F.relu(y), 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_comparisons_that_are_met_where_the_kinks_of_a_chain_cancel_are_no_rounding(name: str) -> None:
+    function, at = CANCELLED[name]
+    step = step_with(Scalars(lambda s, x: function(s.w * x + 0 * s.b), w=at, b=0.0), lambda output: output.sum())
+    assert step.verdict == "certified" and not any(layer.touched for layer in step.layers), step.text
+
+
+def test_kinks_that_cancel_in_exact_arithmetic_and_not_as_they_are_computed() -> None:
+    """Just above 1 the second ReLU is computed at 0 and the first one is not: AD returns 2, and the slope is 1."""
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        y = s.w * x
+        return F.relu(y - 1) - F.relu((y + 7) - 8) + F.relu(y)
+
+    model = Scalars(function, w=float(np.nextafter(1.0, 2.0)))
+    step = step_with(model, lambda output: output.sum())
+    assert model.w.grad.item() == 2
+    assert step.verdict == "uncertified" and "rounding moved a kink" in step.text
+
+
 def test_two_heads_that_read_a_relu_and_a_sum_with_it() -> None:
     """Two samples x = 1, -1: the loss is w, and AD returns 2."""
     class Heads(nn.Module):

@@ -3,6 +3,7 @@
 from tests.soundness.families import (  # noqa: F401
     activations,
     attacks,
+    chains,
     connected,
     criteria,
     entries,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.soundness.families.pointwise import POINTWISE
+from tests.soundness.families.pointwise import CHAINS, POINTWISE
 
 Values = Sequence[Tensor]
 
@@ -54,6 +54,17 @@ class Clock(nn.Module):
     def forward(self, v: Tensor, rate: int) -> Tensor:
         self.count.add_(1)
         return v + rate * (self.count - 1)
+
+
+class Level(nn.Module):
+    """A buffer that is raised when the forwards of a step have run, as schedules and averages are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, v: Tensor, rate: int) -> Tensor:
+        return v + rate * self.level
 
 
 def parameters_of(part: nn.Module) -> int:
@@ -242,6 +253,7 @@ _JOINT: dict[str, Op] = {
     "amax_kept": _over(lambda v, dim: v.amax(dim, keepdim=True)), "amin_kept": _over(lambda v, dim: v.amin(dim, keepdim=True)),
     "wide": Op(_wide, lambda on, *_: Wide(on[0].shape[1])),
     "clock": Op(lambda part, on, rate: part(on[0], rate), lambda on, *_: Clock()),
+    "level": Op(lambda part, on, rate: part(on[0], rate), lambda on, *_: Level()),
 }  # fmt: skip
 """Of ``sharing``, ``splits`` and ``replays``."""
 OPS: dict[str, Op] = {
@@ -284,5 +296,5 @@ OPS: dict[str, Op] = {
     "dropout": _over(lambda v: F.dropout(v, 0.5, True)), "depth_mask": Op(_depth_mask),
     "exp": _over(torch.exp), "tanh": _over(torch.tanh), "sum": _over(lambda v, dim: v.sum(dim)),
     "mean": _over(lambda v, dim: v.mean(dim)), "softmax": _over(lambda v, dim: v.softmax(dim)),
-    **{name: _over(function) for name, (function, _) in POINTWISE.items()},
+    **{name: _over(function) for name, (function, _) in (POINTWISE | CHAINS).items()},
 }  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.soundness.families.losses import LOSSES
-from tests.soundness.families.operations import OPS, Clock
+from tests.soundness.families.operations import OPS, Clock, Level
 
 _ROUNDING_FREE = {"eps": 1.0, "momentum": 0.0}
 """Of normalisations: with integers, sqrt(variance + eps) is then often an integer."""
@@ -116,6 +116,14 @@ class Net(nn.Module):
         for part in self.modules():
             if isinstance(part, Clock):
                 part.count.zero_()
+            elif isinstance(part, Level):
+                part.level.zero_()
+
+    def raise_levels(self) -> None:
+        """Write the buffers that change between the forwards and the end of the step."""
+        for part in self.modules():
+            if isinstance(part, Level):
+                part.level.add_(1)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         values = {f"x{i}": x for i, x in enumerate(inputs)}
@@ -164,6 +172,7 @@ def loss_of(net: Net, model: Any, point: Point) -> Tensor:
     net.wind_back()
     ends = [_one_forward(net, model, inputs, torch.tensor(end, dtype=net.dtype))
             for inputs, end in zip(net.inputs_of(point), point.ends, strict=True)]  # fmt: skip
+    net.raise_levels()
     return torch.stack(ends[: max(1, len(ends) - net.plan.unused)]).sum()
 
 

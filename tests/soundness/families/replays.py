@@ -187,3 +187,19 @@ def counting(rng: random.Random) -> Plan:
     b = d.add(kinds[1], d.add("clock", other, args=(rate,)) if rng.random() < 0.8 else other)
     d.add("add", a, b, args=(rng.choice([-1, -1, 1]),))
     return finished(d)
+
+
+@family("replay:a buffer that is written after the forward")
+def written_after(rng: random.Random) -> Plan:
+    """A threshold that the step raises once the forward has read it, under a layer used twice with opposite signs."""
+    d = Draft(rng, (rng.choice([1, 2]), rng.choice([1, 2])), weights=ZEROS)
+    y = d.add("linear", args=(2, rng.random() < 0.3))
+    rate = rng.choice([-1, 1, 2])
+    kinds = rng.choice([("relu", "relu"), ("relu", "abs"), ("abs", "abs"), ("hinge", "relu"), ("h", "relu")])
+    a = d.add(kinds[0], d.add("level", y, args=(rate,)))
+    other = d.add("flip", y, args=(1,)) if rng.random() < 0.3 else d.add("scale", y, args=(rng.choice([-1, -1, 2]),))
+    d.combine(a, d.add(kinds[1], d.add("level", other, args=(rate,)) if rng.random() < 0.5 else other))
+    if rng.random() < 0.3:
+        _shared(d, d.last, y)
+        d.act("relu", "abs")
+    return finished(d)
