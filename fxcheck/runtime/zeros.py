@@ -14,9 +14,9 @@ from torch import Tensor
 from fxcheck.runtime.operands import Entries, derivatives_along, pulled_back
 
 _SEED = 20241206
-ENLARGED = 4096.0
+ENLARGED = 32768.0
 """Under a seed so much larger a gradient is still zero where it is more than too small a number for its dtype: in float16 one of
-1e-8 is 0, but not where the loss was scaled."""
+1e-8 is 0, but not where the loss was scaled. The largest power of two that float16 holds with the weights."""
 
 
 def are_zero(groups: Sequence[Entries], parameters: Sequence[Tensor]) -> list[Tensor]:
