@@ -10,6 +10,7 @@ import logging
 import pickle
 import random
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
+from fxcheck.capture.held import held_by, is_object
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -411,24 +413,30 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators.
+    """Restore flags, buffers, gradients, attributes and what they hold, and the random number generators.
 
     Yields:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
     """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
+    held = [(path, v, copy.copy(_place(v))) for path, v in held_by(model.named_modules())]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     rng, python_rng = torch.get_rng_state(), random.getstate()
     numpy_rng = np.random.get_state()
     try:
-        yield lambda: [f"{path}.{name}".lstrip(".") for (path, module), (_, _, held) in
-                       zip(model.named_modules(), modules, strict=False) for name in _written(module, held)]
+        yield lambda: [*dict.fromkeys(chain(
+            (f"{path}.{name}".lstrip(".") for (path, module), (_, _, attributes) in
+             zip(model.named_modules(), modules, strict=False) for name in _written(module, attributes)),
+            (path for path, value, before in held if not _holds(_place(value), before)),
+        ))]  # fmt: skip
     finally:
         torch.set_rng_state(rng)
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
+        for _, value, before in held:
+            _put_back(_place(value), before)
         for module, training, attributes in modules:
             _restore_contents(module, attributes)
             module.training = training
@@ -452,7 +460,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
     """Every attribute: its name, its value, and for a container a shallow copy of what it holds."""
-    containers = (list, dict, set)
+    containers = (list, dict, set, deque)
     return [(n, v, copy.copy(v) if isinstance(v, containers) else None) for n, v in vars(module).items()]
 
 
@@ -469,9 +477,9 @@ def _holds(container: Any, before: Any) -> bool:
         return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
     if isinstance(container, set):  # a copy of which may have another order
         return {*map(id, container)} == {*map(id, before)}
-    if isinstance(container, list):
+    if isinstance(container, (list, deque)):
         return len(container) == len(before) and all(map(is_, container, before))
-    return True
+    return before is None or not isinstance(container, np.ndarray) or container.tobytes() == before.tobytes()
 
 
 def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> None:
@@ -479,11 +487,27 @@ def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> 
     attributes.clear()
     for name, value, held in before:
         attributes[name] = value
-        if isinstance(value, list):
-            value[:] = held
-        elif isinstance(value, (dict, set)):
-            value.clear()
-            value.update(held)
+        if held is not None:
+            _put_back(value, held)
+
+
+def _place(value: Any) -> Any:
+    """The dict of an object's attributes; anything else itself."""
+    return vars(value) if is_object(value) else value
+
+
+def _put_back(container: Any, before: Any) -> None:
+    """Have a list, dict, set or array hold what the copy of it holds, where it does not."""
+    if _holds(container, before):
+        return
+    if isinstance(container, np.ndarray):
+        container[...] = before
+        return
+    container.clear()
+    if isinstance(container, (list, deque)):
+        container.extend(before)
+    else:
+        container.update(before)
 
 
 @contextmanager

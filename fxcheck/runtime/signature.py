@@ -29,7 +29,7 @@ class State:
     held: tuple[nn.Parameter, ...] = field(compare=False)
     """The parameters themselves."""
     attributes: tuple[Any, ...] = field(compare=False)
-    """Plain attributes of each module: a capture bakes them in."""
+    """Plain attributes of each module, and what lists, dicts and objects hold there: a capture bakes them in."""
     glance: Glance = field(compare=False, repr=False)
 
     @classmethod
@@ -46,7 +46,7 @@ class State:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
                     held.append(p)
                     modules.append(hooks_of(p))
-        attributes = tuple(tuple(plain_attributes(m).items()) for m in found)
+        attributes = plain_attributes(found)
         return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(found, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:
