@@ -24,7 +24,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
-from fxcheck.capture.held import held_by, is_object
+from fxcheck.capture.held import held_by, is_object, reader_of
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -32,6 +32,7 @@ from fxcheck.capture.hidden import (
     standing_hooks,
     unless_drawn_alike,
     watching_attributes,
+    watching_iterators,
 )
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
@@ -134,7 +135,9 @@ def capture(
 
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:
     """The states of the random numbers of Python and numpy, the global ones and those that modules hold."""
-    held = [v for root in roots for m in root.modules() for v in vars(m).values() if isinstance(v, _GENERATORS)]
+    modules = [m for root in roots for m in root.modules()]
+    inner = [read(v) for _, v in held_by(("", m) for m in modules) if (read := reader_of(v))]
+    held = [v for v in chain(*(vars(m).values() for m in modules), *inner) if isinstance(v, _GENERATORS)]
     return [random.getstate(), pickle.dumps(np.random.get_state()), *map(pickle.dumps, held)]
 
 
@@ -200,14 +203,24 @@ def _recorded(
     """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
     asked: list[Diagnostic] = []
     try:
-        with recording(asked) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+        with _watching(model, asked) as recorded:
             return (*_export(model, args, kwargs), recorded)
     except CaptureError:
         if not asked:  # to hear something else would change nothing
             raise
-    with recording(asked, compiled=True) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+    with _watching(model, asked, compiled=True) as recorded:
         found = _export(model, args, kwargs)
     return (*found, [*recorded, *asked])
+
+
+@contextmanager
+def _watching(model: nn.Module, asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
+    """What the forward does that the program will not show, while it is being exported in silence."""
+    with (
+        recording(asked, compiled) as recorded, watching_attributes(model, recorded), watching_iterators(model, recorded),
+        _quiet(), UnrolledRecurrence(),
+    ):  # fmt: skip
+        yield recorded
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:
@@ -419,7 +432,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
     """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
-    held = [(path, v, copy.copy(_place(v))) for path, v in held_by(model.named_modules())]
+    inner = [(path, v, copy.copy(_place(v))) for path, v in held_by(model.named_modules())]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
@@ -429,14 +442,14 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         yield lambda: [*dict.fromkeys(chain(
             (f"{path}.{name}".lstrip(".") for (path, module), (_, _, attributes) in
              zip(model.named_modules(), modules, strict=False) for name in _written(module, attributes)),
-            (path for path, value, before in held if not _holds(_place(value), before)),
+            (path for path, value, before in inner if not _holds(_place(value), before)),
         ))]  # fmt: skip
     finally:
         torch.set_rng_state(rng)
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
-        for _, value, before in held:
-            _put_back(_place(value), before)
+        for _, value, kept in inner:
+            _put_back(_place(value), kept)
         for module, training, attributes in modules:
             _restore_contents(module, attributes)
             module.training = training
