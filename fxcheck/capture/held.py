@@ -33,6 +33,18 @@ def held_by(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
             for found in _walk(f"{path}.{name}".lstrip("."), value, _DEPTH, seen)]  # fmt: skip
 
 
+def places(named: Iterable[tuple[str, nn.Module]]) -> list[Any]:
+    """The attributes of modules and of objects that they hold, and the lists and dicts: wherever a value may be put."""
+    modules = list(named)
+    held = (vars(v) if is_object(v) else v for _, v in held_by(modules))
+    return [*(vars(m) for _, m in modules), *(v for v in held if isinstance(v, (dict, list)))]
+
+
+def entries(place: Any) -> Iterable[tuple[Any, Any]]:
+    """Names, keys or positions of a place, and what is there."""
+    return place.items() if isinstance(place, dict) else enumerate(place)
+
+
 def _walk(path: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
     if not depth or id(value) in seen:
         return

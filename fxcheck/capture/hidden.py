@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.overrides import handle_torch_function
 
 from fxcheck.capture import unroll
-from fxcheck.capture.held import held_by, is_object
+from fxcheck.capture.held import entries, is_object, places
 from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
@@ -134,16 +134,14 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
 @contextmanager
 def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
     """Record that the forward takes a value from an iterator that a module holds: its state cannot be read or restored."""
-    held = [vars(v) if is_object(v) else v for _, v in held_by(model.named_modules())]
-    places = [p for p in (*map(vars, model.modules()), *held) if isinstance(p, (dict, list))]
-    entries = [(p, key, value) for p in places for key, value in (p.items() if isinstance(p, dict) else enumerate(p))
-               if isinstance(value, Iterator) and not is_object(value)]  # fmt: skip
-    for place, key, value in entries:
+    held = [(place, key, value) for place in places(model.named_modules()) for key, value in entries(place)
+            if isinstance(value, Iterator) and not is_object(value)]  # fmt: skip
+    for place, key, value in held:
         place[key] = _WatchedIterator(value, found)
     try:
         yield
     finally:
-        for place, key, value in entries:
+        for place, key, value in held:
             place[key] = value
 
 

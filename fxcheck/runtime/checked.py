@@ -23,13 +23,13 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
-from fxcheck.runtime.glance import HOOKS
+from fxcheck.runtime.glance import HOOKS, autocast_dtypes
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward, autocast_dtypes, listen, tensors_of
+from fxcheck.runtime.replay import Forward, listen, tensors_of
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate

@@ -30,11 +30,24 @@ _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
 _KIND = attrgetter("requires_grad", "dtype", "is_cpu", *_OF_GRADIENT)
 _DEVICE = attrgetter("device")
+_DEVICES = ("cpu", "cuda")
 
 
 def hooks_of_all_modules() -> list[object]:
     """The hooks that every module has."""
     return [*chain.from_iterable(map(_VALUES, _SHARED))]
+
+
+def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
+    """Devices with autocast on, and its dtype."""
+    if not torch._C._is_any_autocast_enabled():
+        return ()
+    return tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
+
+
+def modes_of_torch() -> tuple[object, ...]:
+    """What a forward may ask torch for: autocast, the default dtype, whether algorithms are deterministic."""
+    return autocast_dtypes(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
 
 
 def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
@@ -102,10 +115,12 @@ class Glance:
         self.elsewhere = [p for p in parameters if not p.is_cpu]
         self.devices = [*map(_DEVICE, self.elsewhere)]
         self.shared = hooks_of_all_modules()
+        self.modes = modes_of_torch()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def shows_no_change(self) -> bool:
-        """Whether attributes, hooks, buffers, parameters and submodules are the same objects, and parameters of the same kind.
+        """Whether attributes, hooks, buffers, parameters and submodules are the same objects, parameters of the same kind, and
+        torch in the same modes.
 
         Returns:
             False too where that cannot be told.
@@ -123,6 +138,7 @@ class Glance:
                 and [*map(_KIND, self.parameters)] == self.kinds
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
                 and hooks_of_all_modules() == self.shared
+                and modes_of_torch() == self.modes
             )
         except KeyError:
             return False

@@ -345,7 +345,7 @@ HOLDERS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize(
     ("draw", "held"), [(random, None), (np.random.rand, None), *((getattr(g, "random", None) or g.rand, g) for g in _GENERATORS)]
 )
-def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float], held: object, holder: str) -> None:
+def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float], held, holder: str) -> None:
     class Dropped(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import MethodType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,13 +43,13 @@ class _Linear(nn.Module):
         self.factors = (1.0,)
         self.shifted = partial(torch.mul, 1.0)
         self.times, self.bound = _Times(), _Times().__call__
-        self.settings = SimpleNamespace(known={"factors": [1.0]}, array=np.ones(1))
+        self.settings = SimpleNamespace(known={"factors": [1.0]}, array=np.ones(1), tensors=[self.k.clone()])
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.w * x
         if not (self.settings.known["factors"][0] and self.settings.array[0]):
             return self.act(y)
-        b = self.times(self.bound(self.b))
+        b = self.times(self.bound(self.settings.tensors[0] * self.b))
         return self.act(y + self.factors[0] * self.k * self.scaled(self.shifted(b))) if self.has_bias else self.act(y)
 
 
@@ -70,6 +72,9 @@ CHANGES: dict[str, Callable[[_Linear], object]] = {
     "the forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: self.act(self.w * x), m)),
     "a module": lambda m: setattr(m, "act", _Odd()),
     "the entries of a tensor that is no buffer": lambda m: m.k.zero_(),
+    "the entries past autograd": lambda m: m.k.data.zero_(),
+    "the entries through numpy": lambda m: m.k.numpy().fill(0.0),
+    "a tensor in a list": lambda m: m.settings.tensors.__setitem__(0, torch.zeros(1, dtype=torch.float64)),
     "a tensor that is no buffer": lambda m: setattr(m, "k", torch.zeros(1, dtype=torch.float64)),
 }
 
@@ -86,6 +91,48 @@ def test_a_certified_model_is_looked_at_again_after(change: str) -> None:
     with checked.step() as step:
         (checked(X) * X).sum().backward()
     assert step.verdict == "uncertified"
+
+
+MODES: dict[str, tuple[Callable[[], bool], Callable[[], Any]]] = {
+    "autocast": (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", torch.bfloat16)),
+    "the dtype of autocast": (
+        lambda: torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.float16,
+        lambda: torch.autocast("cpu", torch.float16),
+    ),
+    "the default dtype": (
+        lambda: torch.get_default_dtype() is torch.float64,
+        lambda: _set(torch.set_default_dtype, torch.float64, torch.float32),
+    ),
+    "deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled, lambda: _set(torch.use_deterministic_algorithms, True, False),
+    ),
+}  # fmt: skip
+
+
+@contextmanager
+def _set(write: Callable[[Any], None], value: Any, before: Any) -> Iterator[None]:
+    write(value)
+    try:
+        yield
+    finally:
+        write(before)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forward_that_asks_for_a_mode_of_torch_is_captured_for_each(mode: str) -> None:
+    asked, entered = MODES[mode]
+
+    class Asking(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.w * x) if asked() else torch.relu(self.w * x + self.b)
+
+    model = Asking()
+    checked = fxcheck.instrument(model, (X,))
+    for context, verdict in ((nullcontext, "certified"), (entered, "uncertified"), (nullcontext, "certified")):
+        with context(), checked.step() as step:
+            (checked(X) * X).sum().backward()
+        assert step.verdict == verdict
+    assert len(checked._programs) == 2
 
 
 def test_a_forward_that_asks_whether_its_input_wants_a_gradient_is_captured_for_either() -> None:
