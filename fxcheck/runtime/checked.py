@@ -115,6 +115,18 @@ class CheckedModule(nn.Module):
             raise AttributeError(name)
         return getattr(self.__dict__["_model"], name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is read from the model is written to it: its forward reads it there."""
+        super().__setattr__(name, value) if self._owns(name) else setattr(self._model, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name) if self._owns(name) else delattr(self._model, name)
+
+    def _owns(self, name: str) -> bool:
+        """Whether the name is read from the checked module itself, or nowhere yet."""
+        own = self.__dict__
+        return "_model" not in own or name in own or hasattr(type(self), name) or not hasattr(self._model, name)
+
     def train(self, mode: bool = True) -> CheckedModule:
         """The model's own ``train``, overrides included."""
         self._model.train(mode)
