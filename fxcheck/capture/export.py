@@ -106,6 +106,7 @@ def capture(
     if mode not in ("train", "eval", "keep"):
         raise UsageError(f"unknown mode {mode!r}: wanted train, eval or keep", hint="pass --mode train")
     roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    _refuse_inference(roots, (args, kwargs, target))
     for root in roots:
         _refuse_unready(root)
         _refuse_non_finite(root)
@@ -336,6 +337,17 @@ def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield from {**names.globals, **names.nonlocals}.items()
     else:
         yield from getattr(loss, "__dict__", {}).items()
+
+
+def _refuse_inference(roots: Sequence[nn.Module], inputs: Any) -> None:
+    """Inference mode makes tensors without gradients, of which no backward pass can be told anything."""
+    if torch.is_inference_mode_enabled():
+        raise UsageError("torch.inference_mode() is on, and gradients are looked at here, which it switches off",
+                         hint="call it outside of inference_mode (torch.no_grad() is fine)")  # fmt: skip
+    held = (t for root in roots for t in chain(root.parameters(), root.buffers()))
+    if any(isinstance(v, torch.Tensor) and v.is_inference() for v in chain(held, torch.utils._pytree.tree_leaves(inputs))):
+        raise InputError("a parameter, buffer or example input was made under torch.inference_mode(), so it has no gradient",
+                         hint="make it outside of inference_mode, or pass a clone() made outside")  # fmt: skip
 
 
 def _refuse_unready(model: nn.Module) -> None:
