@@ -10,6 +10,7 @@ import logging
 import pickle
 import random
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
+from fxcheck.capture.held import held_by, is_object, reader_of
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -30,6 +32,7 @@ from fxcheck.capture.hidden import (
     standing_hooks,
     unless_drawn_alike,
     watching_attributes,
+    watching_iterators,
 )
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
@@ -103,6 +106,7 @@ def capture(
     if mode not in ("train", "eval", "keep"):
         raise UsageError(f"unknown mode {mode!r}: wanted train, eval or keep", hint="pass --mode train")
     roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    _refuse_inference(roots, (args, kwargs, target))
     for root in roots:
         _refuse_unready(root)
         _refuse_non_finite(root)
@@ -132,7 +136,9 @@ def capture(
 
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:
     """The states of the random numbers of Python and numpy, the global ones and those that modules hold."""
-    held = [v for root in roots for m in root.modules() for v in vars(m).values() if isinstance(v, _GENERATORS)]
+    modules = [m for root in roots for m in root.modules()]
+    inner = [read(v) for _, v in held_by(("", m) for m in modules) if (read := reader_of(v))]
+    held = [v for v in chain(*(vars(m).values() for m in modules), *inner) if isinstance(v, _GENERATORS)]
     return [random.getstate(), pickle.dumps(np.random.get_state()), *map(pickle.dumps, held)]
 
 
@@ -198,14 +204,24 @@ def _recorded(
     """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
     asked: list[Diagnostic] = []
     try:
-        with recording(asked) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+        with _watching(model, asked) as recorded:
             return (*_export(model, args, kwargs), recorded)
     except CaptureError:
         if not asked:  # to hear something else would change nothing
             raise
-    with recording(asked, compiled=True) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+    with _watching(model, asked, compiled=True) as recorded:
         found = _export(model, args, kwargs)
     return (*found, [*recorded, *asked])
+
+
+@contextmanager
+def _watching(model: nn.Module, asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
+    """What the forward does that the program will not show, while it is being exported in silence."""
+    with (
+        recording(asked, compiled) as recorded, watching_attributes(model, recorded), watching_iterators(model, recorded),
+        _quiet(), UnrolledRecurrence(),
+    ):  # fmt: skip
+        yield recorded
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ExportedProgram, bool]:
@@ -323,6 +339,17 @@ def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         yield from getattr(loss, "__dict__", {}).items()
 
 
+def _refuse_inference(roots: Sequence[nn.Module], inputs: Any) -> None:
+    """Inference mode makes tensors without gradients, of which no backward pass can be told anything."""
+    if torch.is_inference_mode_enabled():
+        raise UsageError("torch.inference_mode() is on, and gradients are looked at here, which it switches off",
+                         hint="call it outside of inference_mode (torch.no_grad() is fine)")  # fmt: skip
+    held = (t for root in roots for t in chain(root.parameters(), root.buffers()))
+    if any(isinstance(v, torch.Tensor) and v.is_inference() for v in chain(held, torch.utils._pytree.tree_leaves(inputs))):
+        raise InputError("a parameter, buffer or example input was made under torch.inference_mode(), so it has no gradient",
+                         hint="make it outside of inference_mode, or pass a clone() made outside")  # fmt: skip
+
+
 def _refuse_unready(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
@@ -411,24 +438,30 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore flags, buffers, gradients, plain attributes and submodules, and the random number generators.
+    """Restore flags, buffers, gradients, attributes and what they hold, and the random number generators.
 
     Yields:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
     """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
+    inner = [(path, v, copy.copy(_place(v))) for path, v in held_by(model.named_modules())]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     rng, python_rng = torch.get_rng_state(), random.getstate()
     numpy_rng = np.random.get_state()
     try:
-        yield lambda: [f"{path}.{name}".lstrip(".") for (path, module), (_, _, held) in
-                       zip(model.named_modules(), modules, strict=False) for name in _written(module, held)]
+        yield lambda: [*dict.fromkeys(chain(
+            (f"{path}.{name}".lstrip(".") for (path, module), (_, _, attributes) in
+             zip(model.named_modules(), modules, strict=False) for name in _written(module, attributes)),
+            (path for path, value, before in inner if not _holds(_place(value), before)),
+        ))]  # fmt: skip
     finally:
         torch.set_rng_state(rng)
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
+        for _, value, kept in inner:
+            _put_back(_place(value), kept)
         for module, training, attributes in modules:
             _restore_contents(module, attributes)
             module.training = training
@@ -452,7 +485,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
     """Every attribute: its name, its value, and for a container a shallow copy of what it holds."""
-    containers = (list, dict, set)
+    containers = (list, dict, set, deque)
     return [(n, v, copy.copy(v) if isinstance(v, containers) else None) for n, v in vars(module).items()]
 
 
@@ -469,9 +502,9 @@ def _holds(container: Any, before: Any) -> bool:
         return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
     if isinstance(container, set):  # a copy of which may have another order
         return {*map(id, container)} == {*map(id, before)}
-    if isinstance(container, list):
+    if isinstance(container, (list, deque)):
         return len(container) == len(before) and all(map(is_, container, before))
-    return True
+    return before is None or not isinstance(container, np.ndarray) or container.tobytes() == before.tobytes()
 
 
 def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> None:
@@ -479,11 +512,27 @@ def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> 
     attributes.clear()
     for name, value, held in before:
         attributes[name] = value
-        if isinstance(value, list):
-            value[:] = held
-        elif isinstance(value, (dict, set)):
-            value.clear()
-            value.update(held)
+        if held is not None:
+            _put_back(value, held)
+
+
+def _place(value: Any) -> Any:
+    """The dict of an object's attributes; anything else itself."""
+    return vars(value) if is_object(value) else value
+
+
+def _put_back(container: Any, before: Any) -> None:
+    """Have a list, dict, set or array hold what the copy of it holds, where it does not."""
+    if _holds(container, before):
+        return
+    if isinstance(container, np.ndarray):
+        container[...] = before
+        return
+    container.clear()
+    if isinstance(container, (list, deque)):
+        container.extend(before)
+    else:
+        container.update(before)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from torch.overrides import handle_torch_function
 
 from fxcheck.capture import unroll
+from fxcheck.capture.held import entries, is_object, places
 from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
@@ -128,6 +129,46 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
+    """Record that the forward takes a value from an iterator that a module holds: its state cannot be read or restored."""
+    held = [(place, key, value) for place in places(model.named_modules()) for key, value in entries(place)
+            if isinstance(value, Iterator) and not is_object(value)]  # fmt: skip
+    for place, key, value in held:
+        place[key] = _WatchedIterator(value, found)
+    try:
+        yield
+    finally:
+        for place, key, value in held:
+            place[key] = value
+
+
+class _WatchedIterator(Iterator[Any]):
+    """Stands in for an iterator while the forward runs."""
+
+    def __init__(self, held: Any, found: list[Diagnostic]) -> None:
+        self._held, self._found = held, found
+
+    def __next__(self) -> Any:
+        self._found.append(_taken())
+        return next(self._held)
+
+    def send(self, value: Any) -> Any:
+        self._found.append(_taken())
+        return self._held.send(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._held, name)
+
+
+def _taken() -> Diagnostic:
+    location, source = _here()
+    return Diagnostic(
+        "FX603", "the forward takes a value from an iterator that a module holds, and the next one may make another function",
+        "Take it before the forward, and pass it in.", location, source=source,
+    )  # fmt: skip
 
 
 def in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -27,6 +27,8 @@ _STRIDED = frozenset({"aten.as_strided.default", "aten.as_strided_copy.default"}
 _UPDATES_STATISTICS = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats",
                        "aten.native_batch_norm.default": "training", "aten.cudnn_batch_norm.default": "training"}  # fmt: skip
 """Operators that write into their running statistics, by the argument that says so; their schemas do not."""
+_MOST_READ = 10_000
+"""Entries of a constant tensor whose value is read: each forward of a step compares them with what was read."""
 _FREE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
@@ -699,7 +701,7 @@ def _uniform(value: Any) -> float | None:
     """The number that all entries of a real constant tensor equal."""
     if not isinstance(value, torch.Tensor) or value.numel() == 0 or value.is_meta or value.is_complex():
         return None
-    if type(value).__name__ == "FakeTensor" or value.numel() > 1_000_000:
+    if type(value).__name__ == "FakeTensor" or value.numel() > _MOST_READ:
         return None
     first = value.reshape(-1)[0]
     return float(first) if bool((value == first).all()) else None

@@ -23,13 +23,13 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
-from fxcheck.runtime.glance import HOOKS
+from fxcheck.runtime.glance import HOOKS, autocast_dtypes
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward, autocast_dtypes, listen, tensors_of
+from fxcheck.runtime.replay import Forward, listen, tensors_of
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
@@ -114,6 +114,18 @@ class CheckedModule(nn.Module):
         if "_model" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.__dict__["_model"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is read from the model is written to it: its forward reads it there."""
+        super().__setattr__(name, value) if self._owns(name) else setattr(self._model, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name) if self._owns(name) else delattr(self._model, name)
+
+    def _owns(self, name: str) -> bool:
+        """Whether the name is read from the checked module itself, or nowhere yet."""
+        own = self.__dict__
+        return "_model" not in own or name in own or hasattr(type(self), name) or not hasattr(self._model, name)
 
     def train(self, mode: bool = True) -> CheckedModule:
         """The model's own ``train``, overrides included."""

@@ -6,7 +6,7 @@ more of them than it has to, in loops that C runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from itertools import chain, compress
@@ -16,6 +16,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 import numpy as np
 import torch
 from torch import nn
+
+from fxcheck.capture.held import OF_TORCH, held_by, reader_of
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Attributes of a module that hold its hooks."""
@@ -28,6 +30,7 @@ _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
 _KIND = attrgetter("requires_grad", "dtype", "is_cpu", *_OF_GRADIENT)
 _DEVICE = attrgetter("device")
+_DEVICES = ("cpu", "cuda")
 
 
 def hooks_of_all_modules() -> list[object]:
@@ -35,18 +38,46 @@ def hooks_of_all_modules() -> list[object]:
     return [*chain.from_iterable(map(_VALUES, _SHARED))]
 
 
+def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
+    """Devices with autocast on, and its dtype."""
+    if not torch._C._is_any_autocast_enabled():
+        return ()
+    return tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
+
+
+def modes_of_torch() -> tuple[object, ...]:
+    """What a forward may ask torch for: autocast, the default dtype, whether algorithms are deterministic."""
+    return autocast_dtypes(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+
+
 def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
     """The hooks on a parameter's gradient."""
     return tuple(chain.from_iterable(held.values() for held in _HOOKS_OF_GRADIENT(parameter) if held))
 
 
-def plain_attributes(module: nn.Module) -> dict[str, object]:
-    """Flags, numbers, words, tuples and functions that a forward may read or be, the training flag among them."""
-    return {name: value for name, value in vars(module).items() if _is_plain(value)}
+def plain_attributes(modules: Sequence[nn.Module]) -> tuple[object, ...]:
+    """Flags, numbers, words and functions that a forward may read or be, the training flags among them, and what of that the
+    lists, dicts and objects hold that attributes lead to."""
+    held = _holders(modules)
+    numbers = {id(value): i for i, (_, value) in enumerate(held)}
+
+    def mark(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(map(mark, value))
+        return value if isinstance(value, _PLAIN) else (type(value), numbers.get(id(value)))
+
+    own = (tuple((name, mark(value)) for name, value in _watched(m).items()) for m in modules)
+    return *own, *((type(value), *map(mark, read(value))) for read, value in held)
 
 
-def _is_plain(value: object) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
+def _holders(modules: Sequence[nn.Module]) -> list[tuple[Callable[[object], tuple[object, ...]], object]]:
+    found = (value for _, value in held_by(("", m) for m in modules))
+    return [(read, value) for value in found if (read := reader_of(value))]
+
+
+def _watched(module: nn.Module) -> dict[str, object]:
+    return {name: value for name, value in vars(module).items()
+            if isinstance(value, (*_PLAIN, tuple)) or (name not in OF_TORCH and reader_of(value))}  # fmt: skip
 
 
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
@@ -66,7 +97,11 @@ class Glance:
         self.modules = modules
         self.parameters = parameters
         self.spaces = [*map(vars, modules)]
-        plain = [*map(plain_attributes, modules)]
+        plain = [*map(_watched, modules)]
+        self.holders = _holders(modules)
+        held = self._held()
+        self.held_lengths, self.held_identities = [*map(len, held)], [*map(id, chain.from_iterable(held))]
+        self.alive = [v for v in chain.from_iterable(held) if not isinstance(v, torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
             self.readers = [itemgetter("training", *names) for names in plain]  # one more, so that each reads a tuple
@@ -80,10 +115,12 @@ class Glance:
         self.elsewhere = [p for p in parameters if not p.is_cpu]
         self.devices = [*map(_DEVICE, self.elsewhere)]
         self.shared = hooks_of_all_modules()
+        self.modes = modes_of_torch()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def shows_no_change(self) -> bool:
-        """Whether attributes, hooks, buffers, parameters and submodules are the same objects, and parameters of the same kind.
+        """Whether attributes, hooks, buffers, parameters and submodules are the same objects, parameters of the same kind, and
+        torch in the same modes.
 
         Returns:
             False too where that cannot be told.
@@ -101,6 +138,7 @@ class Glance:
                 and [*map(_KIND, self.parameters)] == self.kinds
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
                 and hooks_of_all_modules() == self.shared
+                and modes_of_torch() == self.modes
             )
         except KeyError:
             return False
@@ -108,13 +146,24 @@ class Glance:
     def shows_same_attributes(self) -> bool:
         """Whether plain attributes are, which a forward of the model may have changed itself."""
         try:
-            return [*map(len, self.spaces)] == self.sizes and all(map(is_, self._attributes(), self.attributes))
+            return (
+                [*map(len, self.spaces)] == self.sizes
+                and all(map(is_, self._attributes(), self.attributes))
+                and (not self.holders or self._holds_the_same())
+            )
         except KeyError:  # one is gone, and another is there
             return False
 
     def _parts(self) -> list[dict[str, object]]:
         """Hooks, buffers, parameters and submodules, module by module."""
         return [*chain.from_iterable(map(_PARTS, self.spaces))]
+
+    def _holds_the_same(self) -> bool:
+        held = self._held()
+        return [*map(len, held)] == self.held_lengths and [*map(id, chain.from_iterable(held))] == self.held_identities
+
+    def _held(self) -> list[tuple[object, ...]]:
+        return [read(value) for read, value in self.holders]
 
     def _attributes(self) -> list[object]:
         return [*chain.from_iterable(map(call, self.readers, self.spaces))]

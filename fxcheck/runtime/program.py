@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
+from fxcheck.capture.held import entries, places
 from fxcheck.capture.hidden import random_calls
 from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
@@ -24,7 +25,7 @@ from fxcheck.records.step import LayerStep
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
-from fxcheck.runtime.signature import Inputs, State, writes
+from fxcheck.runtime.signature import Inputs, State, checksum, writes
 from fxcheck.runtime.ties_found import Pools
 from fxcheck.scan import Glance
 from fxcheck.theory.classify import certified_coins, classify
@@ -81,9 +82,9 @@ class Program:
     constants: tuple[Tensor, ...]
     """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
     written: tuple[int, ...]
-    """How often each of them had been written to in place."""
-    held: tuple[tuple[dict[str, Any], str, Tensor], ...]
-    """Attributes of modules that are tensors which the program has taken for constants."""
+    """How often each of them had been written to in place, and checksums: what is written through ``.data`` is not counted."""
+    held: tuple[tuple[Any, Any, Tensor], ...]
+    """Where attributes of modules, and lists, dicts and objects there, hold tensors which the program has taken for constants."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -140,9 +141,9 @@ class Program:
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
-        if self.constants and writes(self.constants) != self.written:
+        if self.constants and _values(self.constants) != self.written:
             return False
-        if self.held and any(space.get(name) is not held for space, name, held in self.held):
+        if self.held and any(_entry(place, key) is not held for place, key, held in self.held):
             return False
         spec = self.inputs.spec
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
@@ -246,7 +247,7 @@ def build_program(
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
-        constants, writes(constants), tuple(_attributes_held(captured, state)),
+        constants, _values(constants), tuple(_attributes_held(captured, state)),
     )  # fmt: skip
 
 
@@ -261,10 +262,20 @@ def _constants_read(captured: Captured, found: Study) -> Iterator[Tensor]:
     return (captured.program.constants[str(a["name"])] for a in read if a["value"] is not None)
 
 
-def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def _values(constants: Sequence[Tensor]) -> tuple[int, ...]:
+    return (*writes(constants), *map(checksum, constants))
+
+
+def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[Any, Any, Tensor]]:
     lifted = {id(v) for v in captured.program.constants.values()}
-    for space in map(vars, state.glance.modules):
-        yield from ((space, n, v) for n, v in space.items() if isinstance(v, Tensor) and id(v) in lifted)
+    for place in places(("", m) for m in state.glance.modules):
+        yield from ((place, key, v) for key, v in entries(place) if isinstance(v, Tensor) and id(v) in lifted)
+
+
+def _entry(place: Any, key: Any) -> Any:
+    if isinstance(place, dict):
+        return place.get(key)
+    return place[key] if key < len(place) else None
 
 
 def loss_arguments(

@@ -7,7 +7,6 @@ outputs.
 
 from __future__ import annotations
 
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,15 +20,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.deposits import Deposits
+from fxcheck.runtime.glance import autocast_dtypes
 from fxcheck.runtime.program import Program
-from fxcheck.runtime.signature import writes
+from fxcheck.runtime.signature import checksum, writes
 
 if TYPE_CHECKING:
     from fxcheck.runtime.many_rows import Subspace
-
-_DEVICES = ("cpu", "cuda")
-_READABLE = (torch.float32, torch.float64, torch.int64)
-"""Dtypes that numpy has too; others are read as bytes."""
 
 
 class NotReproduced(Exception):
@@ -191,26 +187,7 @@ def _own_view(value: Any) -> Any:
     return value.view_as(value) if isinstance(value, Tensor) and value.requires_grad else value
 
 
-def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
-    """Devices with autocast on, and its dtype."""
-    if not torch._C._is_any_autocast_enabled():
-        return ()
-    return tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-
-
 def tensors_of(output: Any) -> list[Tensor]:
     if type(output) is Tensor:  # as most are: a walk through a tree costs more
         return [output]
     return [v for v in tree_leaves(output) if isinstance(v, Tensor)]
-
-
-def checksum(tensor: Tensor) -> int:
-    """Tells tensors of one shape and dtype apart by their bits in order; no protection against an adversary."""
-    if not tensor.numel() or tensor.layout is not torch.strided:
-        return 0
-    dense = tensor.detach()
-    if not (dense.is_cpu and dense.is_contiguous()) or dense.is_conj() or dense.is_neg():
-        dense = dense.cpu().resolve_conj().resolve_neg().contiguous()
-    readable = dense.dtype in _READABLE and dense.dim()
-    return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy().data)
-

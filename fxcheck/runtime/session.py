@@ -20,8 +20,9 @@ from fxcheck.runtime.many_rows import NO_ROWS
 from fxcheck.runtime.observed import Count, Observed
 from fxcheck.runtime.origins import Origins
 from fxcheck.runtime.program import Program
-from fxcheck.runtime.replay import Forward, checksum
+from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rows import Columns, Row, RowKind
+from fxcheck.runtime.signature import checksum
 
 _ROUNDS = 8
 """How often rows that prove emptiness are looked at again."""

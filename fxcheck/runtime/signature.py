@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, plain_attributes
+from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, modes_of_torch, plain_attributes
 
 _VERSION = attrgetter("_version")
+_READABLE = (torch.float32, torch.float64, torch.int64)
+"""Dtypes that numpy has too; others are read as bytes."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,19 @@ class State:
     """The modules and parameters of a model at one moment."""
 
     modules: tuple[Any, ...]
-    """The modules themselves, with their training flags, hooks and buffers: a capture holds for one value of them."""
+    """The modes of torch, and the modules themselves, with their training flags, hooks and buffers: a capture holds for one
+    value of them."""
     parameters: tuple[Any, ...]
     """Identity, requires_grad, dtype and device of each parameter: what was instrumented."""
     held: tuple[nn.Parameter, ...] = field(compare=False)
     """The parameters themselves."""
     attributes: tuple[Any, ...] = field(compare=False)
-    """Plain attributes of each module: a capture bakes them in."""
+    """Plain attributes of each module, and what lists, dicts and objects hold there: a capture bakes them in."""
     glance: Glance = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, roots: Iterable[nn.Module]) -> State:
-        modules: list[Any] = [hooks_of_all_modules()]
+        modules: list[Any] = [modes_of_torch(), hooks_of_all_modules()]
         parameters: list[Any] = []
         held: list[nn.Parameter] = []
         found = _modules(roots)
@@ -46,7 +50,7 @@ class State:
                     parameters.append((id(p), p.requires_grad, p.dtype, p.device))
                     held.append(p)
                     modules.append(hooks_of(p))
-        attributes = tuple(tuple(plain_attributes(m).items()) for m in found)
+        attributes = plain_attributes(found)
         return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(found, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:
@@ -86,6 +90,17 @@ def versions(parameters: Sequence[nn.Parameter]) -> list[int]:
 def writes(values: Iterable[Any]) -> tuple[int, ...]:
     """How often each tensor among the values was written in place; inference tensors do not count it, and are not."""
     return tuple(0 if v.is_inference() else v._version for v in values if isinstance(v, Tensor))
+
+
+def checksum(tensor: Tensor) -> int:
+    """Tells tensors of one shape and dtype apart by their bits in order; no protection against an adversary."""
+    if not tensor.numel() or tensor.layout is not torch.strided:
+        return 0
+    dense = tensor.detach()
+    if not (dense.is_cpu and dense.is_contiguous()) or dense.is_conj() or dense.is_neg():
+        dense = dense.cpu().resolve_conj().resolve_neg().contiguous()
+    readable = dense.dtype in _READABLE and dense.dim()
+    return zlib.crc32((dense if readable else dense.reshape(-1).view(torch.uint8)).numpy().data)
 
 
 def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:

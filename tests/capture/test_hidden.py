@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from random import Random, random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -331,16 +334,22 @@ def test_control_flow_operators_are_opaque_and_read_everything_they_capture() ->
 
 
 _GENERATORS = (Random(0), np.random.default_rng(0), np.random.RandomState(0))
+HOLDERS: dict[str, Callable[[Any], Any]] = {
+    "attribute": lambda held: held,
+    "list": lambda held: [held],
+    "object": lambda held: SimpleNamespace(held=held),
+}
 
 
+@pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize(
     ("draw", "held"), [(random, None), (np.random.rand, None), *((getattr(g, "random", None) or g.rand, g) for g in _GENERATORS)]
 )
-def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float], held: object) -> None:
+def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Callable[[], float], held, holder: str) -> None:
     class Dropped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear, self.generator = nn.Linear(2, 2), held
+            self.linear, self.generator = nn.Linear(2, 2), HOLDERS[holder](held)
 
         def forward(self, x):
             y = self.linear(x)
@@ -348,6 +357,28 @@ def test_a_branch_on_random_numbers_that_torch_did_not_draw_is_found(draw: Calla
 
     report = fxcheck.analyze(Dropped(), (torch.zeros(3, 2),))
     assert report.verdict == "uncovered" and "random numbers of Python or numpy" in report.diagnostics[0].message
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize(
+    ("iterator", "take", "taken"),
+    [(lambda: cycle([0, 1]), next, 1), (lambda: iter([0, 1]), lambda held: next(v for v in held), 1),
+     (lambda: (v for v in (0, 1)), lambda held: held.send(None), 1), (lambda: iter([0, 1]), bool, 0)],
+)  # fmt: skip
+def test_a_value_that_the_forward_takes_from_an_iterator_is_found(iterator, take, taken: int, holder: str) -> None:
+    class Alternating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.held = nn.Linear(2, 2), HOLDERS[holder](values)
+
+        def forward(self, x):
+            take(self.held[0] if holder == "list" else getattr(self.held, "held", self.held))
+            return self.linear(x)
+
+    values = iterator()
+    report = fxcheck.analyze(Alternating(), (torch.zeros(3, 2),))
+    assert report.verdict == ("uncovered" if taken else "smooth") and next(values) == taken
+    assert not taken or "from an iterator" in report.diagnostics[0].message
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -94,6 +94,27 @@ def test_names_and_objects_are_the_models_own() -> None:
     assert checked.get_submodule("0") is model[0]
 
 
+def test_an_attribute_of_the_model_is_set_through_the_checked_one() -> None:
+    class Tempered(nn.Module):
+        offset = 0.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.tau = nn.Linear(2, 3), 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.linear(x)) / self.tau + self.offset
+
+    model, x = Tempered(), torch.randn(4, 2)
+    checked = fxcheck.instrument(model, (x,))
+    checked.tau, checked.offset, checked.note = 0.5, 1.0, "mine"
+    assert (model.tau, model.offset, checked.tau, checked.note) == (0.5, 1.0, 0.5, "mine") and not hasattr(model, "note")
+    assert "tau" not in vars(checked)
+    assert torch.equal(checked(x), model(x))
+    del checked.offset
+    assert checked.offset == model.offset == 0.0
+
+
 def test_train_and_eval_reach_the_model_and_eval_runs_it_unchecked() -> None:
     model = small_cnn(norm=True)
     checked = fxcheck.instrument(model, (flat_images(),))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from types import MethodType
+from types import MethodType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,16 @@ import fxcheck
 from tests.soundness.oracle import Verdict, judge
 
 X = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+
+
+class _Times:
+    """A callable object with a factor."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def __call__(self, y: Tensor) -> Tensor:
+        return self.factor * y
 
 
 class _Linear(nn.Module):
@@ -29,10 +42,15 @@ class _Linear(nn.Module):
         self.k = torch.ones(1, dtype=torch.float64)
         self.factors = (1.0,)
         self.shifted = partial(torch.mul, 1.0)
+        self.times, self.bound = _Times(), _Times().__call__
+        self.settings = SimpleNamespace(known={"factors": [1.0]}, array=np.ones(1), tensors=[self.k.clone()])
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.w * x
-        return self.act(y + self.factors[0] * self.k * self.scaled(self.shifted(self.b))) if self.has_bias else self.act(y)
+        if not (self.settings.known["factors"][0] and self.settings.array[0]):
+            return self.act(y)
+        b = self.times(self.bound(self.settings.tensors[0] * self.b))
+        return self.act(y + self.factors[0] * self.k * self.scaled(self.shifted(b))) if self.has_bias else self.act(y)
 
 
 class _Odd(nn.Module):
@@ -44,10 +62,19 @@ CHANGES: dict[str, Callable[[_Linear], object]] = {
     "an attribute": lambda m: setattr(m, "has_bias", False),
     "a tuple": lambda m: setattr(m, "factors", (0.0,)),
     "a partial": lambda m: setattr(m, "shifted", partial(torch.mul, 0.0)),
+    "an object": lambda m: setattr(m, "times", partial(torch.mul, 0.0)),
+    "an attribute of an object": lambda m: setattr(m.times, "factor", 0.0),
+    "an attribute of a method's object": lambda m: setattr(m.bound.__self__, "factor", 0.0),
+    "a list in a dict": lambda m: m.settings.known["factors"].__setitem__(0, 0.0),
+    "a dict": lambda m: m.settings.known.update(factors=[0.0]),
+    "an array": lambda m: m.settings.array.fill(0.0),
     "a function": lambda m: setattr(m, "scaled", lambda b: 0 * b),
     "the forward": lambda m: setattr(m, "forward", MethodType(lambda self, x: self.act(self.w * x), m)),
     "a module": lambda m: setattr(m, "act", _Odd()),
     "the entries of a tensor that is no buffer": lambda m: m.k.zero_(),
+    "the entries past autograd": lambda m: m.k.data.zero_(),
+    "the entries through numpy": lambda m: m.k.numpy().fill(0.0),
+    "a tensor in a list": lambda m: m.settings.tensors.__setitem__(0, torch.zeros(1, dtype=torch.float64)),
     "a tensor that is no buffer": lambda m: setattr(m, "k", torch.zeros(1, dtype=torch.float64)),
 }
 
@@ -66,6 +93,48 @@ def test_a_certified_model_is_looked_at_again_after(change: str) -> None:
     assert step.verdict == "uncertified"
 
 
+MODES: dict[str, tuple[Callable[[], bool], Callable[[], Any]]] = {
+    "autocast": (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", torch.bfloat16)),
+    "the dtype of autocast": (
+        lambda: torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.float16,
+        lambda: torch.autocast("cpu", torch.float16),
+    ),
+    "the default dtype": (
+        lambda: torch.get_default_dtype() is torch.float64,
+        lambda: _set(torch.set_default_dtype, torch.float64, torch.float32),
+    ),
+    "deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled, lambda: _set(torch.use_deterministic_algorithms, True, False),
+    ),
+}  # fmt: skip
+
+
+@contextmanager
+def _set(write: Callable[[Any], None], value: Any, before: Any) -> Iterator[None]:
+    write(value)
+    try:
+        yield
+    finally:
+        write(before)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forward_that_asks_for_a_mode_of_torch_is_captured_for_each(mode: str) -> None:
+    asked, entered = MODES[mode]
+
+    class Asking(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.w * x) if asked() else torch.relu(self.w * x + self.b)
+
+    model = Asking()
+    checked = fxcheck.instrument(model, (X,))
+    for context, verdict in ((nullcontext, "certified"), (entered, "uncertified"), (nullcontext, "certified")):
+        with context(), checked.step() as step:
+            (checked(X) * X).sum().backward()
+        assert step.verdict == verdict
+    assert len(checked._programs) == 2
+
+
 def test_a_forward_that_asks_whether_its_input_wants_a_gradient_is_captured_for_either() -> None:
     """There it is relu(w x), without a bias."""
     class Asking(_Linear):
@@ -81,21 +150,38 @@ def test_a_forward_that_asks_whether_its_input_wants_a_gradient_is_captured_for_
         assert step.verdict == verdict
 
 
-def test_a_counter_of_a_certified_model_asks_for_one_capture_only() -> None:
+@pytest.mark.parametrize("kept", [lambda m: vars(m), lambda m: vars(m.settings), lambda m: m.settings.known])
+def test_a_counter_of_a_certified_model_asks_for_one_capture_only(kept: Callable[[_Linear], dict[str, int]]) -> None:
     class Counting(_Linear):
-        calls = 0
-
         def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
+            kept(self)["calls"] += 1
             return super().forward(x)
 
     model = Counting()
+    kept(model)["calls"] = 0
     checked = fxcheck.instrument(model, (X,))
     for _ in range(3):
         checked(X).sum().backward()
         checked(X[:1]).sum().backward()
-    assert model.calls == 6 and len(checked._programs) == 2
+    assert kept(model)["calls"] == 6 and len(checked._programs) == 2
     assert checked.last_step.verdict == "certified"
+
+
+def test_what_a_forward_counts_in_an_object_is_restored_and_named() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(1, 3), nn.Hardtanh(), nn.Linear(3, 1)).double()
+            self.settings = SimpleNamespace(calls=0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.settings.calls += 1
+            return self.layers(x)
+
+    model = Counting()
+    checked = fxcheck.instrument(model, (X,))
+    checked(X), checked(X)
+    assert model.settings.calls == 0 and len(checked._programs) == 1 and "settings" in checked.validation
 
 
 def test_a_certified_model_may_put_one_attribute_in_the_place_of_another() -> None:

@@ -244,6 +244,22 @@ def test_arguments_of_the_wrong_kind_get_one_clear_message(name: str, call: Call
         wrong(call, nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
 
 
+@pytest.mark.parametrize("call", [fxcheck.analyze, fxcheck.instrument])
+def test_inference_mode_gets_one_clear_message(call: Callable[..., object]) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+
+    with torch.inference_mode():
+        frozen, x = build(), torch.randn(2, 3)
+        with pytest.raises(UsageError, match=r"inference_mode\(\) is on"):
+            call(build(), (_X,))
+    for model, inputs in ((frozen, _X), (build(), x)):
+        with pytest.raises(FxcheckError, match=r"made under torch\.inference_mode"):
+            call(model, (inputs,))
+    with torch.no_grad():
+        call(build(), (_X,))
+
+
 def test_proxies_that_are_no_file_get_one_clear_message() -> None:
     with pytest.raises(FxcheckError, match="proxies is of type dict; wanted the path of a saved table"):
         fxcheck.analyze(nn.Linear(3, 3), (_X,), proxies={})
