@@ -95,5 +95,5 @@ def _attributes(held: Any) -> tuple[Any, ...]:
     return _keys_and_values(vars(held))
 
 
-def _bytes(held: np.ndarray[Any, Any]) -> tuple[Any, ...]:
-    return held.shape, held.dtype, held.tobytes()
+def _bytes(held: np.ndarray[Any, Any]) -> tuple[bytes]:
+    return (repr((held.shape, held.dtype)).encode() + held.tobytes(),)

@@ -80,6 +80,11 @@ def _watched(module: nn.Module) -> dict[str, object]:
             if isinstance(value, (*_PLAIN, tuple)) or (name not in OF_TORCH and reader_of(value))}  # fmt: skip
 
 
+def _identity(value: object) -> object:
+    """What tells a value apart from any other one; the bytes of an array are new ones each time."""
+    return value if isinstance(value, bytes) else id(value)
+
+
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
     """With copies of the hooks, which come and go."""
     return tuple(dict(held) if isinstance(held, dict) else held for held in kind)
@@ -100,7 +105,7 @@ class Glance:
         plain = [*map(_watched, modules)]
         self.holders = _holders(modules)
         held = self._held()
-        self.held_lengths, self.held_identities = [*map(len, held)], [*map(id, chain.from_iterable(held))]
+        self.held_lengths, self.held_identities = [*map(len, held)], [*map(_identity, chain.from_iterable(held))]
         self.alive = [v for v in chain.from_iterable(held) if not isinstance(v, torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
@@ -160,7 +165,7 @@ class Glance:
 
     def _holds_the_same(self) -> bool:
         held = self._held()
-        return [*map(len, held)] == self.held_lengths and [*map(id, chain.from_iterable(held))] == self.held_identities
+        return [*map(len, held)] == self.held_lengths and [*map(_identity, chain.from_iterable(held))] == self.held_identities
 
     def _held(self) -> list[tuple[object, ...]]:
         return [read(value) for read, value in self.holders]

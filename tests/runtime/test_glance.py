@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -46,6 +47,8 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "number that is none any more": lambda m: setattr(m, "in_features", torch.zeros(2)),
     "removed number": lambda m: delattr(m, "in_features"),
     "dictionary of parameters": _replaced_dict,
+    "entry of a list": lambda m: m.scales.__setitem__(0, 0.5),
+    "entry of an array": lambda m: m.table.fill(0.5),
     "all that it holds": lambda m: setattr(m, "__dict__", {**copy.deepcopy(m).__dict__}),
 }
 
@@ -57,6 +60,7 @@ def test_a_glance_sees_each_change(change: str, where: str) -> None:
         made = nn.Linear(2, 2)
         made.register_buffer("held", torch.zeros(2))
         made.inner = nn.ReLU()
+        made.scales, made.table = [1.0], np.ones(2)
         made.hook = made.register_forward_hook(lambda *_: None)
         made.bias.register_hook(lambda gradient: gradient)
         return made
