@@ -324,9 +324,11 @@ def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_unready(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
-                           hint="pass the nn.Module that it was made from")  # fmt: skip
+    scripted = next((name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        place = f"module {scripted!r}" if scripted else "the model"
+        raise CaptureError(f"{place} is a TorchScript module, which torch.export does not capture", code="FX603",
+                           hint="use the nn.Module that it was made from")  # fmt: skip
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise CaptureError(f"the model is wrapped in {type(model).__name__}, which torch.export does not capture", code="FX603",
                            hint="pass the module inside (model.module), and wrap what instrument returns")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a captured graph does not show: custom autograd Functions, backward hooks, and shared memory."""
+"""What a captured graph does not show: custom autograd Functions, TorchScript, backward hooks, and shared memory."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.export import ExportedProgram
 from torch.overrides import handle_torch_function
+from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture import unroll
 from fxcheck.capture.origin import user_line_of
@@ -213,6 +214,7 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
     without_reentrance = getattr(torch.utils.checkpoint, name)
     return [
         *_watched_flags(found),
+        *_watched_scripts(found),
         (torch.Tensor, "data", property(_detached, _refuse_assignment)),
         (torch.Tensor, "grad_fn", property(watched_node)),
         (torch.inference_mode, "__enter__", _enter_no_grad),
@@ -253,6 +255,21 @@ def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
         (torch.Tensor, "requires_grad", property(_REQUIRES_GRAD.__get__, watched_assignment)),
         (nn.Module, "requires_grad_", watched_module),
     ]
+
+
+def _watched_scripts(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
+    """Calls of TorchScript, whose operators are captured, but not its own rules for their gradients."""
+
+    def watching(call: Any) -> Any:
+        def watched(script: Any, *args: Any, **kwargs: Any) -> Any:
+            reads_parameters = isinstance(script, torch._C.ScriptMethod)
+            if torch.is_grad_enabled() and (reads_parameters or _needs_gradient(tree_leaves((args, kwargs)))):
+                found.append(_script(script.name))
+            return call(script, *args, **kwargs)
+
+        return watched
+
+    return [(cls, "__call__", watching(cls.__call__)) for cls in (torch.jit.ScriptFunction, torch._C.ScriptMethod)]
 
 
 _DATA: Any = torch._C.TensorBase.data
@@ -359,7 +376,7 @@ def _handed_over(function: Any, relevant: tuple[Any, ...], *args: Any, **kwargs:
     return handle_torch_function(function, relevant, *args, **kwargs)
 
 
-def _needs_gradient(args: tuple[Any, ...]) -> bool:
+def _needs_gradient(args: Iterable[Any]) -> bool:
     return any(isinstance(v, torch.Tensor) and v.requires_grad for v in args)
 
 
@@ -374,4 +391,12 @@ def _custom(cls: Any) -> Diagnostic:
         "FX502", f"custom autograd Function {cls.__name__} has a backward of its own, which need not be the derivative "
         "of its forward", "Write the forward with ordinary operators, or accept that no theorem covers it.", location,
         "", cls.__name__, source,
+    )  # fmt: skip
+
+
+def _script(name: str) -> Diagnostic:
+    location, source = _here()
+    return Diagnostic(
+        "FX502", f"TorchScript function {name} is differentiated by rules of its own, which need not be those of the operators "
+        "in it", "Call the Python function that it was made from.", location, "", name, source,
     )  # fmt: skip

@@ -91,8 +91,9 @@ def test_lazy_parameters_and_scripted_modules_are_named() -> None:
         capture(nn.LazyLinear(4), (torch.zeros(3, 4),))
     with pytest.warns((FutureWarning, DeprecationWarning)):
         scripted = torch.jit.script(nn.Linear(4, 4))
-    with pytest.raises(CaptureError, match="TorchScript"):
-        capture(scripted, (torch.zeros(3, 4),))
+    for model in (scripted, nn.Sequential(scripted)):
+        with pytest.raises(CaptureError, match="TorchScript"):
+            capture(model, (torch.zeros(3, 4),))
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from random import Random, random
 
@@ -48,6 +49,11 @@ class Reversed(torch.autograd.Function):
 bound_when_imported = StraightThrough.apply
 
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    scripted, traced = torch.jit.script(nn.functional.hardtanh), [torch.jit.trace(nn.Linear(4, 4), torch.zeros(3, 4))]
+
+
 class Model(nn.Module):
     def __init__(self, body):
         super().__init__()
@@ -78,9 +84,11 @@ def _graph(body) -> Graph:
         lambda m, x: Reversed.apply(m.linear(x)),
         lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=True),
         lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=False),
+        lambda m, x: scripted(m.linear(x)),
+        lambda m, x: m.linear(x) + traced[0](x),
     ],
 )
-def test_a_custom_function_on_a_path_of_gradients_is_recorded(body) -> None:
+def test_a_custom_or_scripted_function_on_a_path_of_gradients_is_recorded(body) -> None:
     assert _codes(body) == ["FX502"]
 
 
@@ -96,7 +104,7 @@ def test_a_custom_function_under_vmap_is_refused() -> None:
 
 
 def test_a_custom_function_of_constants_is_not_recorded() -> None:
-    assert _codes(lambda m, x: m.linear(StraightThrough.apply(x))) == []
+    assert _codes(lambda m, x: m.linear(StraightThrough.apply(x))) == _codes(lambda m, x: m.linear(scripted(x))) == []
 
 
 def test_watching_ends_with_the_capture() -> None:
