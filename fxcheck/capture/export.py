@@ -125,6 +125,7 @@ def capture(
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
     _refuse_traced_constants(program)
+    _refuse_derived_constants(program)
     _refuse_mixed_products(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
@@ -384,6 +385,18 @@ def _refuse_traced_constants(program: ExportedProgram) -> None:
         raise CaptureError(
             "the forward differentiates with torch.func, and torch.export loses track of values there", code="FX604",
             hint="write the derivative out, or move it out of the model",
+        )  # fmt: skip
+
+
+def _refuse_derived_constants(program: ExportedProgram) -> None:
+    """A value that was computed with gradients before the forward is a constant to export, and none to autograd."""
+    derived = [name for name, v in program.constants.items() if isinstance(v, torch.Tensor) and v.grad_fn is not None]
+    if derived:
+        what = "a tensor" if derived[0].startswith("lifted_tensor") else f"attribute {derived[0]!r}"
+        raise CaptureError(
+            f"the forward reads {what} that was computed with gradients before it: backward goes on into what the captured "
+            "graph does not show", code="FX604",
+            hint="compute it in the forward, or store it detached",
         )  # fmt: skip
 
 
