@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, combinations
 from typing import Any
@@ -76,7 +76,8 @@ def lower_with_sources(
     shape = lowering.batch_shape
     graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
-        frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), dict(lowering.trainable),
+        frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), frozenset(lowering.overwritten),
+        dict(lowering.trainable),
     )  # fmt: skip
     return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 
@@ -110,6 +111,18 @@ class _Slot:
     """For a leaf: its node."""
     is_known_view: bool = True
     """Autograd knows of the view: what is written into it passes its gradient on to the base, and takes the old value's away."""
+    savers: set[int] = field(default_factory=set)
+    """For a base: nodes for whose gradients autograd may have saved its memory."""
+
+    @property
+    def chain(self) -> list[_Slot]:
+        """The tensor, what it is a view of, and so on to the base."""
+        return [self, *(self.base.chain if self.base else ())]
+
+    @property
+    def is_known(self) -> bool:
+        """Autograd counts what is written into it as written into its base."""
+        return all(slot.is_known_view for slot in self.chain[:-1])
 
 
 class _Lowering:
@@ -119,6 +132,7 @@ class _Lowering:
         self.nodes: list[Node] = []
         self.trainable: dict[int, str] = {}
         self.scattered: set[int] = set()
+        self.overwritten: set[int] = set()
         self.batch_shape: tuple[int, ...] = ()
         self.leaf_of: dict[Any, _Slot] = {}
         self.parameter_memory: list[tuple[range, int, _Slot]] = []
@@ -173,6 +187,8 @@ class _Lowering:
 
         Where autograd does not record it (``is_recorded``), the gradient still is that of the old value.
         """
+        if not slot.is_known:
+            self.overwritten |= slot.chain[-1].savers
         if slot.base is None and not is_recorded:
             value = self._unrecorded(slot, value)
         slot.id = value
@@ -324,6 +340,8 @@ class _Lowering:
                 read = {self.read(env[a]): a for a in node.all_input_nodes if isinstance(env.get(a), _Slot)}
                 env[node] = self._call(node, env, grad)
                 self._remember(node, range(first, len(self.nodes)), read)
+                if grad and not isinstance(env[node], list):
+                    self._may_save(node, range(first, len(self.nodes)), env)
                 if isinstance(env[node], _Slot):
                     self.holder_of.setdefault(self.read(env[node]), Place(self.path, node.name))
             elif node.op == "output":
@@ -338,6 +356,15 @@ class _Lowering:
             self.emitter_of.setdefault(id_, Place(self.path, node.name))
             for operand, held_by in read.items():
                 self.operand_of.setdefault((id_, operand), Place(self.path, held_by.name))
+
+    def _may_save(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any]) -> None:
+        """What is computed where gradients are recorded, from its operands: autograd may have saved them and the result."""
+        result, schema = env[node], getattr(node.target, "_schema", None)
+        if isinstance(result, _Slot) and not result.is_known and schema is not None and schema.is_mutable:
+            return  # written into what needs no gradient
+        for slot in (result, *(env.get(a) for a in node.all_input_nodes)):
+            if isinstance(slot, _Slot):
+                slot.chain[-1].savers.update(emitted)
 
     def _attribute(self, module: fx.GraphModule, node: fx.Node) -> Any:
         value: Any = module

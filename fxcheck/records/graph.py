@@ -136,6 +136,8 @@ class Graph:
     """Leaf nodes whose tensors the forward writes into: the next forward starts from other values."""
     scattered: frozenset[int] = frozenset()
     """Parameters, buffers and constants that do not lie in memory row by row."""
+    overwritten: frozenset[int] = frozenset()
+    """Nodes with an operand or a result that is written over later, unseen by autograd, which may have saved it."""
     trainable: Mapping[int, str] = field(default_factory=dict)
     """Leaf nodes that are trainable parameters, by qualified name; tied names share a node."""
 
