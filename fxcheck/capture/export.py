@@ -199,12 +199,12 @@ def _recorded(
     """The program, whether it serves any batch size, and what was met: as the model trains, or else as it is compiled."""
     asked: list[Diagnostic] = []
     try:
-        with recording(asked) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+        with recording(model, asked) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
             return (*_export(model, args, kwargs), recorded)
     except CaptureError:
         if not asked:  # to hear something else would change nothing
             raise
-    with recording(asked, compiled=True) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
+    with recording(model, asked, compiled=True) as recorded, watching_attributes(model, recorded), _quiet(), UnrolledRecurrence():
         found = _export(model, args, kwargs)
     return (*found, [*recorded, *asked])
 

@@ -92,8 +92,8 @@ def _lie_apart(sharers: list[nn.Parameter]) -> bool:
 
 
 @contextmanager
-def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
-    """Record custom Functions, tensor hooks and saved-tensor hooks that the forward applies.
+def recording(model: nn.Module, asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
+    """Record custom Functions, backward hooks and saved-tensor hooks that the forward applies.
 
     ``Function.apply`` is often bound to a name when the user's file is imported, so what is watched is the context
     that every call of it creates. Torch's own ``checkpoint`` recomputes the same function: its reentrant form, which
@@ -103,7 +103,7 @@ def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[
     found: list[Diagnostic] = []
     with contextlib.ExitStack() as patches:
         functions = _Functions(patches)
-        for owner, name, replacement in (*_watched(found, functions), *_answers(asked, compiled)):
+        for owner, name, replacement in (*_watched(found, functions), *_watched_modules(found, model), *_answers(asked, compiled)):
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
         found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
@@ -255,6 +255,25 @@ def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
         (torch.Tensor, "requires_grad", property(_REQUIRES_GRAD.__get__, watched_assignment)),
         (nn.Module, "requires_grad_", watched_module),
     ]
+
+
+def _watched_modules(found: list[Diagnostic], model: nn.Module) -> list[tuple[Any, str, Any]]:
+    """Calls of modules with hooks that ``standing_hooks`` does not see: the forward takes them off, or no module holds the module."""
+    shared = torch.nn.modules.module
+    tables = [shared._global_backward_hooks, shared._global_backward_pre_hooks]
+    tables += chain.from_iterable((m._backward_hooks, m._backward_pre_hooks) for m in model.modules())
+    standing = {id(hook) for table in tables for hook in table.values()}
+
+    def watching(hooks_of: Any) -> Any:
+        def watched(module: nn.Module) -> Any:
+            hooks = hooks_of(module)
+            if any(id(hook) not in standing for hook in tree_leaves(hooks)):
+                found.append(_hook(f"the forward calls a {type(module).__name__} with a backward hook", _here()[0]))
+            return hooks
+
+        return watched
+
+    return [(nn.Module, name, watching(getattr(nn.Module, name))) for name in ("_get_backward_hooks", "_get_backward_pre_hooks")]
 
 
 def _watched_scripts(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:

@@ -129,6 +129,32 @@ def test_hooks_on_modules_parameters_and_tensors_are_recorded() -> None:
         assert [d.code for d in capture(model, (torch.zeros(3, 4),)).hidden] == ["FX505"]
 
 
+_REGISTERS = (nn.Module.register_full_backward_pre_hook, nn.Module.register_full_backward_hook, nn.Module.register_backward_hook)
+_SHARED = torch.nn.modules.module
+
+
+@pytest.mark.parametrize(
+    "register",
+    [*_REGISTERS, *((lambda m, hook, of=of: of(hook)) for of in (
+        _SHARED.register_module_full_backward_pre_hook, _SHARED.register_module_full_backward_hook))],
+)  # fmt: skip
+def test_a_hook_that_the_forward_takes_off_again_is_recorded(register) -> None:
+    def body(m, x):
+        handle = register(m.linear, lambda module, *grads: tuple(-g for g in grads[0] if g is not None))
+        y = m.linear(x).exp()
+        handle.remove()
+        return y
+
+    assert set(_codes(body)) == {"FX505"}
+
+
+@pytest.mark.parametrize("register", _REGISTERS)
+def test_a_hook_on_a_module_that_no_module_holds_is_recorded(register) -> None:
+    kept = [nn.Tanh()]
+    register(kept[0], lambda module, *grads: None)
+    assert _codes(lambda m, x: kept[0](m.linear(x))) == ["FX505"]
+
+
 def test_forward_hooks_are_traced_and_are_no_finding() -> None:
     model = Model(lambda m, x: m.linear(x))
     model.linear.register_forward_hook(lambda m, inputs, output: output.relu())
