@@ -58,7 +58,7 @@ def test_an_input_that_no_memory_holds_is_refused_with_its_shape() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y],
+    [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y, torch.cov],
 )
 def test_control_flow_on_values_says_so(body) -> None:
     error = _refusal(body)
