@@ -20,6 +20,7 @@ from fxcheck.records.graph import Graph, Node, OpenSize, Ref
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
 _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unflatten", "view_as")
+_OPERAND_OR_COPY = ("to", "type_as")
 _MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "positive")
 _SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
                     torch.ops.aten.sym_storage_offset.default})  # fmt: skip
@@ -551,6 +552,8 @@ class _Lowering:
         by_schema = not memory or op.split(".")[1] in _FREE  # a fake dropout may copy where the real one does not
         base = self._aliased(node, op, slots) if by_schema else self._sharing(slots, memory)
         if base is not None:
+            if memory and op.split(".")[1] in _OPERAND_OR_COPY:  # the operand itself, gradient and all, in a no_grad region too
+                self.nodes[id_] = replace(self.nodes[id_], grad_enabled=True)
             return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory,
                          is_known_view=_is_known_view(node.target))  # type: ignore[arg-type]  # fmt: skip
         listed = [env[n] for n in node.all_input_nodes if isinstance(env.get(n), _Slot)]
@@ -578,7 +581,7 @@ class _Lowering:
         if not named:
             return None
         source = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
-        if base in (*_ALIAS_WHEN_CONTIGUOUS, "to", "type_as") and isinstance(source, torch.Tensor):
+        if base in (*_ALIAS_WHEN_CONTIGUOUS, *_OPERAND_OR_COPY) and isinstance(source, torch.Tensor):
             copied = base == "to" and (node.kwargs.get("copy") is True or True in node.args[2:])
             return named[0] if not copied and _shares_memory(base, source, node.meta.get("val")) else None
         return named[0]
@@ -627,7 +630,7 @@ def _without_out(target: torch._ops.OpOverload) -> str:
 def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:
     if not isinstance(result, torch.Tensor) or source.dtype != result.dtype or source.device != result.device:
         return False
-    if base in ("to", "type_as"):
+    if base in _OPERAND_OR_COPY:
         return True
     if base == "contiguous":
         return tuple(source.stride()) == tuple(result.stride())

@@ -231,6 +231,23 @@ def test_a_no_grad_region_is_inlined_and_marked() -> None:
     assert marks["aten.add.Tensor"] is True
 
 
+@pytest.mark.parametrize("cast", [lambda y: y.float(), lambda y: y.to(torch.float32), lambda y: y.type_as(y)])
+def test_a_cast_to_the_same_dtype_is_its_operand_in_a_no_grad_region_too(cast) -> None:
+    def watched(m, x):
+        y = m.linear(x).relu()
+        with torch.no_grad():
+            m.mean = cast(y).mean()
+        return y * 2
+
+    def without_gradient(m, x):
+        with torch.no_grad():
+            y = m.linear(x)
+        return cast(y) * m.linear(x)
+
+    assert fxcheck.analyze(Model(watched), (torch.zeros(3, 4),)).verdict == "certified"
+    assert fxcheck.analyze(Model(without_gradient), (torch.zeros(3, 4),)).verdict == "uncovered"
+
+
 def test_an_inference_region_is_marked_like_no_grad() -> None:
     @torch.inference_mode()
     def decorated(y):
