@@ -9,11 +9,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.fx.traceback
 import torch.utils.checkpoint
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -103,7 +104,8 @@ def recording(model: nn.Module, asked: list[Diagnostic], compiled: bool = False)
     found: list[Diagnostic] = []
     with contextlib.ExitStack() as patches:
         functions = _Functions(patches)
-        for owner, name, replacement in (*_watched(found, functions), *_watched_modules(found, model), *_answers(asked, compiled)):
+        watched = (*_watched(found, functions), *_watched_modules(found, model), *_answers(asked, compiled))
+        for owner, name, replacement in watched:
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
         found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
@@ -204,11 +206,13 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
 
     def watched_checkpoint(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:
         found.append(_computed_again(preserve_rng_state))
-        return _checkpointed(function, *args)
+        with _region():
+            return _checkpointed(function, *args)
 
     def watched_generator(function: Any, *args: Any, **kwargs: Any) -> Any:
         found.append(_computed_again(kwargs.get("preserve_rng_state", args[:1] != (False,))))
-        return without_reentrance(function, *args, **kwargs)
+        with _region():
+            yield from without_reentrance(function, *args, **kwargs)
 
     name = next(n for n in _WITHOUT_REENTRANCE if hasattr(torch.utils.checkpoint, n))
     without_reentrance = getattr(torch.utils.checkpoint, name)
@@ -258,7 +262,7 @@ def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
 
 
 def _watched_modules(found: list[Diagnostic], model: nn.Module) -> list[tuple[Any, str, Any]]:
-    """Calls of modules with hooks that ``standing_hooks`` does not see: the forward takes them off, or no module holds the module."""
+    """Calls of modules with hooks that ``standing_hooks`` does not see: taken off again, or on a module that no module holds."""
     shared = torch.nn.modules.module
     tables = [shared._global_backward_hooks, shared._global_backward_pre_hooks]
     tables += chain.from_iterable((m._backward_hooks, m._backward_pre_hooks) for m in model.modules())
@@ -363,6 +367,26 @@ def _computed_again(preserve_rng_state: bool) -> Diagnostic:
         "Leave preserve_rng_state as it is, and draw from torch's default generator; use no RReLU inside.", location, "",
         _CHECKPOINT if preserve_rng_state else _UNSEEDED, source,
     )  # fmt: skip
+
+
+_REGION = "fxcheck.checkpoint"
+_regions = count(1)
+
+
+@contextmanager
+def _region() -> Iterator[None]:
+    """Nodes that are traced in it say that they are computed again, and with which others; older releases of torch cannot."""
+    annotate = getattr(torch.fx.traceback, "annotate", None)
+    if annotate is None or not torch.is_grad_enabled():
+        yield
+        return
+    with torch.fx.traceback.preserve_node_meta(), annotate({_REGION: next(_regions)}):
+        yield
+
+
+def region_of(node: torch.fx.Node) -> int:
+    """The call of ``checkpoint`` that a node is part of; 0 for none."""
+    return int((node.meta.get("custom") or {}).get(_REGION, 0))
 
 
 def random_calls(module: nn.Module) -> list[torch.fx.Node]:

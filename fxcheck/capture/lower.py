@@ -13,6 +13,7 @@ from torch import fx
 
 from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
+from fxcheck.capture.hidden import region_of
 from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
 from fxcheck.records.graph import Graph, Node, OpenSize, Ref
@@ -78,7 +79,7 @@ def lower_with_sources(
     graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
         frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), frozenset(lowering.overwritten),
-        dict(lowering.trainable),
+        frozenset(lowering.reread), dict(lowering.trainable),
     )  # fmt: skip
     return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 
@@ -114,6 +115,12 @@ class _Slot:
     """Autograd knows of the view: what is written into it passes its gradient on to the base, and takes the old value's away."""
     savers: set[int] = field(default_factory=set)
     """For a base: nodes for whose gradients autograd may have saved its memory."""
+    region: int = 0
+    """For a base: the checkpointed region that made it."""
+    rereaders: set[int] = field(default_factory=set)
+    """For a base: nodes of other checkpointed regions that read it."""
+    written_in: set[int] = field(default_factory=set)
+    """For a base: the checkpointed regions that write it."""
 
     @property
     def chain(self) -> list[_Slot]:
@@ -134,6 +141,9 @@ class _Lowering:
         self.trainable: dict[int, str] = {}
         self.scattered: set[int] = set()
         self.overwritten: set[int] = set()
+        self.reread: set[int] = set()
+        self.region = 0
+        """The checkpointed region of the node that is being translated."""
         self.batch_shape: tuple[int, ...] = ()
         self.leaf_of: dict[Any, _Slot] = {}
         self.parameter_memory: list[tuple[range, int, _Slot]] = []
@@ -190,6 +200,9 @@ class _Lowering:
         """
         if not slot.is_known:
             self.overwritten |= slot.chain[-1].savers
+        if slot.base is None:
+            self.reread |= slot.rereaders
+            slot.written_in.add(self.region)
         if slot.base is None and not is_recorded:
             value = self._unrecorded(slot, value)
         slot.id = value
@@ -339,10 +352,11 @@ class _Lowering:
             elif node.op == "call_function":
                 first = len(self.nodes)
                 read = {self.read(env[a]): a for a in node.all_input_nodes if isinstance(env.get(a), _Slot)}
+                self.region = region_of(node)
                 env[node] = self._call(node, env, grad)
                 self._remember(node, range(first, len(self.nodes)), read)
-                if grad and not isinstance(env[node], list):
-                    self._may_save(node, range(first, len(self.nodes)), env)
+                if not isinstance(env[node], list):
+                    self._follow_memory(node, range(first, len(self.nodes)), env, grad)
                 if isinstance(env[node], _Slot):
                     self.holder_of.setdefault(self.read(env[node]), Place(self.path, node.name))
             elif node.op == "output":
@@ -357,6 +371,24 @@ class _Lowering:
             self.emitter_of.setdefault(id_, Place(self.path, node.name))
             for operand, held_by in read.items():
                 self.operand_of.setdefault((id_, operand), Place(self.path, held_by.name))
+
+    def _follow_memory(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any], grad: bool) -> None:
+        if grad:
+            self._may_save(node, emitted, env)
+        if self.region:
+            self._computed_again(node, emitted, env)
+
+    def _computed_again(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any]) -> None:
+        """What a checkpointed region reads of the memory that it did not make: writes of the region and later ones change it."""
+        unread = _statistics_not_read(node)
+        read = [env[a].chain[-1] for a in node.all_input_nodes if isinstance(env.get(a), _Slot) and a not in unread]
+        made = env[node].chain[-1] if isinstance(env[node], _Slot) else None
+        if made is not None and not any(made is base for base in read):
+            made.region = self.region
+        for base in read:
+            if base is not made and base.region != self.region:
+                base.rereaders.update(emitted)
+                self.reread.update(emitted if self.region in base.written_in else ())
 
     def _may_save(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any]) -> None:
         """What is computed where gradients are recorded, from its operands: autograd may have saved them and the result."""
@@ -459,7 +491,7 @@ class _Lowering:
         assert isinstance(target, torch._ops.OpOverload)
         slots: dict[str, _Slot] = {}
         arguments = self._arguments(node, env, slots)
-        op = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+        op = _name_of(target)
         if op in _STRIDED and not _shows_its_memory(node.all_input_nodes[0]):
             op = "fxcheck.strided_outside"
         value = node.meta.get("val")
@@ -639,6 +671,20 @@ def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:
     except Exception:  # a view is impossible: torch copies
         return False
     return True
+
+
+def _name_of(target: torch._ops.OpOverload) -> str:
+    return f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+
+
+def _statistics_not_read(node: fx.Node) -> list[fx.Node]:
+    """Running statistics that normalisation over the batch writes, and does not read."""
+    target = node.target
+    flag = _UPDATES_STATISTICS.get(_name_of(target)) if isinstance(target, torch._ops.OpOverload) else None
+    if flag is None:
+        return []
+    given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))  # type: ignore[union-attr]
+    return [given[name] for name in ("running_mean", "running_var") if given[flag]]
 
 
 def _flatten(value: Any) -> list[Any]:

@@ -421,6 +421,48 @@ def test_a_region_that_is_computed_again_draws_the_same_random_numbers(inside, p
     assert verdict == "smooth" or report.diagnostics[0].code == "FX505"
 
 
+def _counted(m: nn.Module, v: torch.Tensor) -> torch.Tensor:
+    m.count.add_(1)
+    return m.linear(v) * m.count
+
+
+def _normalised(m: nn.Module, v: torch.Tensor, training: bool = True) -> torch.Tensor:
+    y = m.linear(v)
+    return nn.functional.batch_norm(y, m.mean, m.count, training=training).mul_(2)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(
+    ("inside", "after", "verdict"),
+    [
+        (lambda m, v: m.linear(v) * m.count, lambda m, x: m.count.add_(1), "uncovered"),
+        (lambda m, v: m.linear(v) * (m.count + 1), lambda m, x: m.count.data.zero_(), "uncovered"),
+        (lambda m, v: m.linear(v).exp(), lambda m, x: x.mul_(2), "uncovered"),
+        (lambda m, v: _normalised(m, v, False), lambda m, x: m.mean.add_(1), "uncovered"),
+        (_counted, lambda m, x: None, "uncovered"),
+        (_normalised, lambda m, x: None, "smooth"),
+        (lambda m, v: m.linear(v) * m.count, lambda m, x: m.mean.add_(1), "smooth"),
+    ],
+)
+def test_a_region_that_is_computed_again_reads_what_it_read_before(inside, after, verdict, reentrant) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.register_buffer("count", torch.ones(2))
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x):
+            h = self.linear(x)
+            y = checkpoint(lambda v: inside(self, v), h, use_reentrant=reentrant)
+            after(self, h)
+            return y
+
+    report = fxcheck.analyze(Checkpointed(), (torch.zeros(3, 2),))
+    assert report.verdict == verdict
+    assert verdict == "smooth" or "FX505" in [d.code for d in report.diagnostics]
+
+
 def test_a_function_called_checkpoint_is_no_checkpoint() -> None:
     named = type("checkpoint", (StraightThrough,), {})
     assert _codes(lambda m, x: named.apply(m.linear(x))) == ["FX502"]
