@@ -88,7 +88,7 @@ def _graph(body) -> Graph:
         lambda m, x: m.linear(x) + traced[0](x),
     ],
 )
-def test_a_custom_or_scripted_function_on_a_path_of_gradients_is_recorded(body) -> None:
+def test_a_custom_function_on_a_path_of_gradients_is_recorded(body) -> None:
     assert _codes(body) == ["FX502"]
 
 
