@@ -36,6 +36,10 @@ _MIXED = OpSemantics(
     note="its backward mixes up row by row and channels last where a batch or a side of a map is 1, and this gradient may "
     "lie either way; take a batch of two or more",
 )  # fmt: skip
+_OVERWRITTEN = OpSemantics(
+    Kind.BREAKING, singular_code="FX507",
+    note="what autograd saved for its gradient may be written over later in the forward, through .data or a detached alias",
+)  # fmt: skip
 _UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value",
                       "scalar_tensor": "s"}  # fmt: skip
 _SAME_UNIFORM_VALUE = ("clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "lift_fresh", "expand", "view",
@@ -115,6 +119,9 @@ def annotate(graph: Graph) -> Annotated:
             lower[node.id] = bound
     for node_id in mixed_orders(graph, semantics):
         semantics[node_id] = replace(_MIXED, normalisation=semantics[node_id].normalisation)
+    for node_id in graph.overwritten:
+        if _saves(semantics[node_id], graph.inputs_of[node_id]):
+            semantics[node_id] = replace(_OVERWRITTEN, normalisation=semantics[node_id].normalisation)
     return Annotated(graph, tuple(graph.trainable.values()), tuple(semantics), tuple(depends), constants, lower,
                      _relevant(graph, semantics))  # fmt: skip
 
@@ -134,6 +141,13 @@ def _semantics_of(node: Node, call: Call, before: list[OpSemantics]) -> OpSemant
             return _INDEX_OUTPUT
         return _CUT_OUTPUT if node.arguments["index"] in parent.cut_outputs else _KEEP
     return registry.lookup(call)
+
+
+def _saves(facts: OpSemantics, operands: tuple[int, ...]) -> bool:
+    """Its gradient may need an operand or the result, as that of a sum, a view or a constant does not."""
+    if facts.kind in (Kind.CONSTANT, Kind.BREAKING, Kind.UNKNOWN) or facts.transfer is Transfer.ADD:
+        return False
+    return facts.kind is not Kind.STRUCTURAL or len(operands) > 1
 
 
 def _valued(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:

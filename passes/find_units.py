@@ -26,6 +26,7 @@ _HINTS = {
     "detached value is a constant the verdict is another one.",
     "FX503": "Use padding_idx=None, max_norm=None and scale_grad_by_freq=False, or freeze the embedding.",
     "FX504": "AD returns a stand-in by design here; no theorem covers it.",
+    "FX505": "Write the tensor after backward(), or give the checkpointed function a copy.",
     "FX506": "Compute it with gradients, or from frozen parameters only.",
     "FX606": "Report the operator, or describe it with fxcheck.ops.registry.semantics_for.",
 }
@@ -194,6 +195,8 @@ class _Finder:
     def _finding(self, node: Node) -> str:
         if self._sets_a_size(node):
             return "FX404"
+        if node.id in self.graph.reread and node.id in self.facts.relevant:
+            return "FX505"
         if not self.facts.matters(node.id):
             return ""
         semantics = self.facts.semantics[node.id]
@@ -239,6 +242,7 @@ class _Finder:
             "FX404": "chooses entries by a value that depends on trainable parameters",
             "FX501": "cuts off gradients of a value that depends on trainable parameters and reaches an output",
             "FX503": "leaves gradient out, so AD is not the derivative of the forward",
+            "FX505": "is computed again for its gradient, from a tensor that the forward writes into",
             "FX506": "runs without gradients, but its value depends on trainable parameters and reaches an output",
         }.get(code, "is not differentiated by AD as computed in the forward")
         return f"{_short(op, node)} at {_place(node)} {what}{because}"

@@ -106,9 +106,10 @@ def capture(
     if mode not in ("train", "eval", "keep"):
         raise UsageError(f"unknown mode {mode!r}: wanted train, eval or keep", hint="pass --mode train")
     roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
-    _refuse_inference(roots, (args, kwargs, target))
     for root in roots:
         _refuse_unready(root)
+    _refuse_inference(roots, (args, kwargs, target))
+    for root in roots:
         _refuse_non_finite(root)
     with left_as_it_was(nn.ModuleList(roots)):
         _set_mode(model, mode)
@@ -129,6 +130,7 @@ def capture(
         buffers = dict(wrapped.named_buffers(remove_duplicate=False))
     _refuse_without_gradient(program, loss is not None)
     _refuse_traced_constants(program)
+    _refuse_derived_constants(program)
     _refuse_mixed_products(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
     return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
@@ -218,7 +220,7 @@ def _recorded(
 def _watching(model: nn.Module, asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
     """What the forward does that the program will not show, while it is being exported in silence."""
     with (
-        recording(asked, compiled) as recorded, watching_attributes(model, recorded), watching_iterators(model, recorded),
+        recording(model, asked, compiled) as recorded, watching_attributes(model, recorded), watching_iterators(model, recorded),
         _quiet(), UnrolledRecurrence(),
     ):  # fmt: skip
         yield recorded
@@ -351,9 +353,11 @@ def _refuse_inference(roots: Sequence[nn.Module], inputs: Any) -> None:
 
 
 def _refuse_unready(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("the model is a TorchScript module, which torch.export does not capture", code="FX603",
-                           hint="pass the nn.Module that it was made from")  # fmt: skip
+    scripted = next((name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        place = f"module {scripted!r}" if scripted else "the model"
+        raise CaptureError(f"{place} is a TorchScript module, which torch.export does not capture", code="FX603",
+                           hint="use the nn.Module that it was made from")  # fmt: skip
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise CaptureError(f"the model is wrapped in {type(model).__name__}, which torch.export does not capture", code="FX603",
                            hint="pass the module inside (model.module), and wrap what instrument returns")  # fmt: skip
@@ -409,6 +413,18 @@ def _refuse_traced_constants(program: ExportedProgram) -> None:
         raise CaptureError(
             "the forward differentiates with torch.func, and torch.export loses track of values there", code="FX604",
             hint="write the derivative out, or move it out of the model",
+        )  # fmt: skip
+
+
+def _refuse_derived_constants(program: ExportedProgram) -> None:
+    """A value that was computed with gradients before the forward is a constant to export, and none to autograd."""
+    derived = [name for name, v in program.constants.items() if isinstance(v, torch.Tensor) and v.grad_fn is not None]
+    if derived:
+        what = "a tensor" if derived[0].startswith("lifted_tensor") else f"attribute {derived[0]!r}"
+        raise CaptureError(
+            f"the forward reads {what} that was computed with gradients before it: backward goes on into what the captured "
+            "graph does not show", code="FX604",
+            hint="compute it in the forward, or store it detached",
         )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ _CAUSES = (
     (("fake tensor in the exported program constant", "lifted_tensor"), "FX604",
      "a tensor is built from traced values outside the graph (.numpy(), torch.tensor(...), an attribute that keeps an "
      "activation)", "compute it with torch operators on the activations, and use detach() where no gradient is wanted"),
-    (("data-dependent", "GuardOnDataDependent", "Could not guard on", "Could not extract specialized", "unbacked"),
-     "FX602", "the forward branches on values of tensors (.item(), bool(), a mask with an unknown number of entries)",
+    (("data-dependent", "DataDependentOutput", "GuardOnDataDependent", "Could not guard on", "Could not extract specialized",
+      "unbacked"), "FX602",
+     "the forward, or an operator in it, branches on values of tensors (.item(), bool(), a mask with an unknown number of "
+     "entries)",
      "make the branch depend on shapes or on constructor arguments, or use torch.where"),
     (("Unsupported", "not supported", "Couldn't find symbolic meta", "DynamicOutputShape", "UnsupportedOperator",
       "does not support", "NotImplementedError"), "FX603", "an operator or Python construct cannot be exported",

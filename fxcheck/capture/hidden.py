@@ -1,4 +1,4 @@
-"""What a captured graph does not show: custom autograd Functions, backward hooks, and shared memory."""
+"""What a captured graph does not show: custom autograd Functions, TorchScript, backward hooks, and shared memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.fx.traceback
 import torch.utils.checkpoint
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -21,6 +22,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.export import ExportedProgram
 from torch.overrides import handle_torch_function
+from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture import unroll
 from fxcheck.capture.held import entries, is_object, places
@@ -92,8 +94,8 @@ def _lie_apart(sharers: list[nn.Parameter]) -> bool:
 
 
 @contextmanager
-def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
-    """Record custom Functions, tensor hooks and saved-tensor hooks that the forward applies.
+def recording(model: nn.Module, asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[Diagnostic]]:
+    """Record custom Functions, backward hooks and saved-tensor hooks that the forward applies.
 
     ``Function.apply`` is often bound to a name when the user's file is imported, so what is watched is the context
     that every call of it creates. Torch's own ``checkpoint`` recomputes the same function: its reentrant form, which
@@ -103,7 +105,8 @@ def recording(asked: list[Diagnostic], compiled: bool = False) -> Iterator[list[
     found: list[Diagnostic] = []
     with contextlib.ExitStack() as patches:
         functions = _Functions(patches)
-        for owner, name, replacement in (*_watched(found, functions), *_answers(asked, compiled)):
+        watched = (*_watched(found, functions), *_watched_modules(found, model), *_answers(asked, compiled))
+        for owner, name, replacement in watched:
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield found
         found.extend(diagnostic for context, diagnostic in functions.contexts if any(context.needs_input_grad or (True,)))
@@ -244,16 +247,19 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
 
     def watched_checkpoint(cls: Any, function: Any, preserve_rng_state: bool, *args: Any) -> Any:
         found.append(_computed_again(preserve_rng_state))
-        return _checkpointed(function, *args)
+        with _region():
+            return _checkpointed(function, *args)
 
     def watched_generator(function: Any, *args: Any, **kwargs: Any) -> Any:
         found.append(_computed_again(kwargs.get("preserve_rng_state", args[:1] != (False,))))
-        return without_reentrance(function, *args, **kwargs)
+        with _region():
+            yield from without_reentrance(function, *args, **kwargs)
 
     name = next(n for n in _WITHOUT_REENTRANCE if hasattr(torch.utils.checkpoint, n))
     without_reentrance = getattr(torch.utils.checkpoint, name)
     return [
         *_watched_flags(found),
+        *_watched_scripts(found),
         (torch.Tensor, "data", property(_detached, _refuse_assignment)),
         (torch.Tensor, "grad_fn", property(watched_node)),
         (torch.inference_mode, "__enter__", _enter_no_grad),
@@ -294,6 +300,40 @@ def _watched_flags(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
         (torch.Tensor, "requires_grad", property(_REQUIRES_GRAD.__get__, watched_assignment)),
         (nn.Module, "requires_grad_", watched_module),
     ]
+
+
+def _watched_modules(found: list[Diagnostic], model: nn.Module) -> list[tuple[Any, str, Any]]:
+    """Calls of modules with hooks that ``standing_hooks`` does not see: taken off again, or on a module that no module holds."""
+    shared = torch.nn.modules.module
+    tables = [shared._global_backward_hooks, shared._global_backward_pre_hooks]
+    tables += chain.from_iterable((m._backward_hooks, m._backward_pre_hooks) for m in model.modules())
+    standing = {id(hook) for table in tables for hook in table.values()}
+
+    def watching(hooks_of: Any) -> Any:
+        def watched(module: nn.Module) -> Any:
+            hooks = hooks_of(module)
+            if any(id(hook) not in standing for hook in tree_leaves(hooks)):
+                found.append(_hook(f"the forward calls a {type(module).__name__} with a backward hook", _here()[0]))
+            return hooks
+
+        return watched
+
+    return [(nn.Module, name, watching(getattr(nn.Module, name))) for name in ("_get_backward_hooks", "_get_backward_pre_hooks")]
+
+
+def _watched_scripts(found: list[Diagnostic]) -> list[tuple[Any, str, Any]]:
+    """Calls of TorchScript, whose operators are captured, but not its own rules for their gradients."""
+
+    def watching(call: Any) -> Any:
+        def watched(script: Any, *args: Any, **kwargs: Any) -> Any:
+            reads_parameters = isinstance(script, torch._C.ScriptMethod)
+            if torch.is_grad_enabled() and (reads_parameters or _needs_gradient(tree_leaves((args, kwargs)))):
+                found.append(_script(script.name))
+            return call(script, *args, **kwargs)
+
+        return watched
+
+    return [(cls, "__call__", watching(cls.__call__)) for cls in (torch.jit.ScriptFunction, torch._C.ScriptMethod)]
 
 
 _DATA: Any = torch._C.TensorBase.data
@@ -370,6 +410,26 @@ def _computed_again(preserve_rng_state: bool) -> Diagnostic:
     )  # fmt: skip
 
 
+_REGION = "fxcheck.checkpoint"
+_regions = count(1)
+
+
+@contextmanager
+def _region() -> Iterator[None]:
+    """Nodes that are traced in it say that they are computed again, and with which others; older releases of torch cannot."""
+    annotate = getattr(torch.fx.traceback, "annotate", None)
+    if annotate is None or not torch.is_grad_enabled():
+        yield
+        return
+    with torch.fx.traceback.preserve_node_meta(), annotate({_REGION: next(_regions)}):
+        yield
+
+
+def region_of(node: torch.fx.Node) -> int:
+    """The call of ``checkpoint`` that a node is part of; 0 for none."""
+    return int((node.meta.get("custom") or {}).get(_REGION, 0))
+
+
 def random_calls(module: nn.Module) -> list[torch.fx.Node]:
     """The calls in a graph module and its subgraphs that draw random numbers, as far as operators say."""
     graphs = (m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule))
@@ -400,7 +460,7 @@ def _handed_over(function: Any, relevant: tuple[Any, ...], *args: Any, **kwargs:
     return handle_torch_function(function, relevant, *args, **kwargs)
 
 
-def _needs_gradient(args: tuple[Any, ...]) -> bool:
+def _needs_gradient(args: Iterable[Any]) -> bool:
     return any(isinstance(v, torch.Tensor) and v.requires_grad for v in args)
 
 
@@ -415,4 +475,12 @@ def _custom(cls: Any) -> Diagnostic:
         "FX502", f"custom autograd Function {cls.__name__} has a backward of its own, which need not be the derivative "
         "of its forward", "Write the forward with ordinary operators, or accept that no theorem covers it.", location,
         "", cls.__name__, source,
+    )  # fmt: skip
+
+
+def _script(name: str) -> Diagnostic:
+    location, source = _here()
+    return Diagnostic(
+        "FX502", f"TorchScript function {name} is differentiated by rules of its own, which need not be those of the operators "
+        "in it", "Call the Python function that it was made from.", location, "", name, source,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, combinations
 from typing import Any
@@ -13,6 +13,7 @@ from torch import fx
 
 from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
+from fxcheck.capture.hidden import region_of
 from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
 from fxcheck.records.graph import Graph, Node, OpenSize, Ref
@@ -20,6 +21,7 @@ from fxcheck.records.graph import Graph, Node, OpenSize, Ref
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
 _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unflatten", "view_as")
+_OPERAND_OR_COPY = ("to", "type_as")
 _MAY_RETURN_OPERAND = ("type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "positive")
 _SIZES = frozenset({torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int, torch.ops.aten.sym_numel.default,
                     torch.ops.aten.sym_storage_offset.default})  # fmt: skip
@@ -78,7 +80,8 @@ def lower_with_sources(
     shape = lowering.batch_shape
     graph = Graph(
         tuple(lowering.nodes), outputs, shape[0] if shape else 1, captured.batch_dynamic, captured.smooth_criterion,
-        frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), dict(lowering.trainable),
+        frozenset(lowering.mutated_leaves - {-1}), frozenset(lowering.scattered), frozenset(lowering.overwritten),
+        frozenset(lowering.reread), dict(lowering.trainable),
     )  # fmt: skip
     return graph, Sources(lowering.emitter_of, lowering.holder_of, lowering.operand_of)
 
@@ -112,6 +115,24 @@ class _Slot:
     """For a leaf: its node."""
     is_known_view: bool = True
     """Autograd knows of the view: what is written into it passes its gradient on to the base, and takes the old value's away."""
+    savers: set[int] = field(default_factory=set)
+    """For a base: nodes for whose gradients autograd may have saved its memory."""
+    region: int = 0
+    """For a base: the checkpointed region that made it."""
+    rereaders: set[int] = field(default_factory=set)
+    """For a base: nodes of other checkpointed regions that read it."""
+    written_in: set[int] = field(default_factory=set)
+    """For a base: the checkpointed regions that write it."""
+
+    @property
+    def chain(self) -> list[_Slot]:
+        """The tensor, what it is a view of, and so on to the base."""
+        return [self, *(self.base.chain if self.base else ())]
+
+    @property
+    def is_known(self) -> bool:
+        """Autograd counts what is written into it as written into its base."""
+        return all(slot.is_known_view for slot in self.chain[:-1])
 
 
 class _Lowering:
@@ -121,6 +142,10 @@ class _Lowering:
         self.nodes: list[Node] = []
         self.trainable: dict[int, str] = {}
         self.scattered: set[int] = set()
+        self.overwritten: set[int] = set()
+        self.reread: set[int] = set()
+        self.region = 0
+        """The checkpointed region of the node that is being translated."""
         self.batch_shape: tuple[int, ...] = ()
         self.leaf_of: dict[Any, _Slot] = {}
         self.parameter_memory: list[tuple[range, int, _Slot]] = []
@@ -175,6 +200,11 @@ class _Lowering:
 
         Where autograd does not record it (``is_recorded``), the gradient still is that of the old value.
         """
+        if not slot.is_known:
+            self.overwritten |= slot.chain[-1].savers
+        if slot.base is None:
+            self.reread |= slot.rereaders
+            slot.written_in.add(self.region)
         if slot.base is None and not is_recorded:
             value = self._unrecorded(slot, value)
         slot.id = value
@@ -324,8 +354,11 @@ class _Lowering:
             elif node.op == "call_function":
                 first = len(self.nodes)
                 read = {self.read(env[a]): a for a in node.all_input_nodes if isinstance(env.get(a), _Slot)}
+                self.region = region_of(node)
                 env[node] = self._call(node, env, grad)
                 self._remember(node, range(first, len(self.nodes)), read)
+                if not isinstance(env[node], list):
+                    self._follow_memory(node, range(first, len(self.nodes)), env, grad)
                 if isinstance(env[node], _Slot):
                     self.holder_of.setdefault(self.read(env[node]), Place(self.path, node.name))
             elif node.op == "output":
@@ -340,6 +373,33 @@ class _Lowering:
             self.emitter_of.setdefault(id_, Place(self.path, node.name))
             for operand, held_by in read.items():
                 self.operand_of.setdefault((id_, operand), Place(self.path, held_by.name))
+
+    def _follow_memory(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any], grad: bool) -> None:
+        if grad:
+            self._may_save(node, emitted, env)
+        if self.region:
+            self._computed_again(node, emitted, env)
+
+    def _computed_again(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any]) -> None:
+        """What a checkpointed region reads of the memory that it did not make: writes of the region and later ones change it."""
+        unread = _statistics_not_read(node)
+        read = [env[a].chain[-1] for a in node.all_input_nodes if isinstance(env.get(a), _Slot) and a not in unread]
+        made = env[node].chain[-1] if isinstance(env[node], _Slot) else None
+        if made is not None and not any(made is base for base in read):
+            made.region = self.region
+        for base in read:
+            if base is not made and base.region != self.region:
+                base.rereaders.update(emitted)
+                self.reread.update(emitted if self.region in base.written_in else ())
+
+    def _may_save(self, node: fx.Node, emitted: range, env: dict[fx.Node, Any]) -> None:
+        """What is computed where gradients are recorded, from its operands: autograd may have saved them and the result."""
+        result, schema = env[node], getattr(node.target, "_schema", None)
+        if isinstance(result, _Slot) and not result.is_known and schema is not None and schema.is_mutable:
+            return  # written into what needs no gradient
+        for slot in (result, *(env.get(a) for a in node.all_input_nodes)):
+            if isinstance(slot, _Slot):
+                slot.chain[-1].savers.update(emitted)
 
     def _attribute(self, module: fx.GraphModule, node: fx.Node) -> Any:
         value: Any = module
@@ -433,7 +493,7 @@ class _Lowering:
         assert isinstance(target, torch._ops.OpOverload)
         slots: dict[str, _Slot] = {}
         arguments = self._arguments(node, env, slots)
-        op = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+        op = _name_of(target)
         if op in _STRIDED and not _shows_its_memory(node.all_input_nodes[0]):
             op = "fxcheck.strided_outside"
         value = node.meta.get("val")
@@ -526,6 +586,8 @@ class _Lowering:
         by_schema = not memory or op.split(".")[1] in _FREE  # a fake dropout may copy where the real one does not
         base = self._aliased(node, op, slots) if by_schema else self._sharing(slots, memory)
         if base is not None:
+            if memory and op.split(".")[1] in _OPERAND_OR_COPY:  # the operand itself, gradient and all, in a no_grad region too
+                self.nodes[id_] = replace(self.nodes[id_], grad_enabled=True)
             return _Slot(id_, base=slots[base], seen=slots[base].version, replay=(op, arguments, base), storage=memory,
                          is_known_view=_is_known_view(node.target))  # type: ignore[arg-type]  # fmt: skip
         listed = [env[n] for n in node.all_input_nodes if isinstance(env.get(n), _Slot)]
@@ -553,7 +615,7 @@ class _Lowering:
         if not named:
             return None
         source = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
-        if base in (*_ALIAS_WHEN_CONTIGUOUS, "to", "type_as") and isinstance(source, torch.Tensor):
+        if base in (*_ALIAS_WHEN_CONTIGUOUS, *_OPERAND_OR_COPY) and isinstance(source, torch.Tensor):
             copied = base == "to" and (node.kwargs.get("copy") is True or True in node.args[2:])
             return named[0] if not copied and _shares_memory(base, source, node.meta.get("val")) else None
         return named[0]
@@ -602,7 +664,7 @@ def _without_out(target: torch._ops.OpOverload) -> str:
 def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:
     if not isinstance(result, torch.Tensor) or source.dtype != result.dtype or source.device != result.device:
         return False
-    if base in ("to", "type_as"):
+    if base in _OPERAND_OR_COPY:
         return True
     if base == "contiguous":
         return tuple(source.stride()) == tuple(result.stride())
@@ -611,6 +673,20 @@ def _shares_memory(base: str, source: torch.Tensor, result: Any) -> bool:
     except Exception:  # a view is impossible: torch copies
         return False
     return True
+
+
+def _name_of(target: torch._ops.OpOverload) -> str:
+    return f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+
+
+def _statistics_not_read(node: fx.Node) -> list[fx.Node]:
+    """Running statistics that normalisation over the batch writes, and does not read."""
+    target = node.target
+    flag = _UPDATES_STATISTICS.get(_name_of(target)) if isinstance(target, torch._ops.OpOverload) else None
+    if flag is None:
+        return []
+    given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))  # type: ignore[union-attr]
+    return [given[name] for name in ("running_mean", "running_var") if given[flag]]
 
 
 def _flatten(value: Any) -> list[Any]:

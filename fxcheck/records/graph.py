@@ -136,6 +136,10 @@ class Graph:
     """Leaf nodes whose tensors the forward writes into: the next forward starts from other values."""
     scattered: frozenset[int] = frozenset()
     """Parameters, buffers and constants that do not lie in memory row by row."""
+    overwritten: frozenset[int] = frozenset()
+    """Nodes with an operand or a result that is written over later, unseen by autograd, which may have saved it."""
+    reread: frozenset[int] = frozenset()
+    """Nodes of checkpointed regions that find an operand written when they are computed again."""
     trainable: Mapping[int, str] = field(default_factory=dict)
     """Leaf nodes that are trainable parameters, by qualified name; tied names share a node."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,11 @@ def validate(
     Raises:
         FxcheckError: outputs or gradients differ by more than the original differs from itself.
     """
-    first, written = _run(roots, original, parameters, None)
+    try:
+        first, written = _run(roots, original, parameters, None)
+    except RuntimeError as error:
+        raise FxcheckError(f"the model itself raises on the example inputs: {type(error).__name__}: {str(error).splitlines()[0]}",
+                           hint="check that its forward and its backward() run on them") from error  # fmt: skip
     calls = 2 if written else 1
     second, _ = _run(roots, original, parameters, calls)
     try:
@@ -94,10 +98,39 @@ def _run(
         seeds = [torch.randn(v.shape, generator=generator).to(v.device, v.dtype) for v in live]
         wanted = [p for p in parameters.values() if p.requires_grad]
         if live and wanted:
-            gradients = dense(torch.autograd.grad(live, wanted, seeds, allow_unused=True))
+            gradients = dense(_gradients(live, seeds, wanted))
             names = [n for n, p in parameters.items() if p.requires_grad]
             found |= {f"the gradient of {n}": g for n, g in zip(names, gradients, strict=True) if g is not None}
     return found, changed
+
+
+def _gradients(outputs: list[Tensor], seeds: list[Tensor], parameters: list[Tensor]) -> Sequence[Tensor | None]:
+    """As ``autograd.grad`` returns them, which runs no hook of an optimizer; reentrant checkpoints know ``backward`` only."""
+    nodes = _behind(outputs)
+    if not any(node.name() == "CheckpointFunctionBackward" for node in nodes):
+        return torch.autograd.grad(outputs, parameters, seeds, allow_unused=True)
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
+    held = [(leaf, leaf.grad) for leaf in dict.fromkeys((*leaves, *parameters))]
+    for leaf, _ in held:
+        leaf.grad = None
+    try:
+        torch.autograd.backward(outputs, seeds)
+        return [p.grad for p in parameters]
+    finally:
+        for leaf, grad in held:
+            leaf.grad = grad
+
+
+def _behind(outputs: list[Tensor]) -> set[Any]:
+    """The nodes of the backward graph."""
+    found: set[Any] = set()
+    stack = [v.grad_fn for v in outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            stack.extend(after for after, _ in node.next_functions)
+    return found
 
 
 def _named(outputs: Any) -> dict[str, Tensor]:

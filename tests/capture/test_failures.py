@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fxcheck
 from fxcheck.capture.export import capture
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
 
@@ -57,7 +58,7 @@ def test_an_input_that_no_memory_holds_is_refused_with_its_shape() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y],
+    [lambda y: y if y.sum() > 0 else -y, lambda y: y[: int(y.argmax())] * 1, lambda y: y if bool(y.max() > 1) else -y, torch.cov],
 )
 def test_control_flow_on_values_says_so(body) -> None:
     error = _refusal(body)
@@ -69,6 +70,16 @@ def test_control_flow_on_values_says_so(body) -> None:
 def test_numpy_on_an_activation_is_refused() -> None:
     error = _refusal(lambda y: y + torch.from_numpy(y.detach().numpy() * 2))
     assert isinstance(error, CaptureError)
+
+
+@pytest.mark.parametrize("container", [lambda v: v, lambda v: [v]])
+def test_a_value_that_was_computed_with_gradients_before_the_forward_is_refused(container) -> None:
+    model = Model(lambda y: y + torch.utils._pytree.tree_leaves(model.half)[0])
+    model.half = container(model.linear.weight * 0.5)
+    for call in (fxcheck.analyze, fxcheck.instrument):
+        with pytest.raises(CaptureError, match="computed with gradients before it") as caught:
+            call(model, (torch.zeros(4, 4),))
+        assert caught.value.code == "FX604"
 
 
 def test_non_finite_weights_are_an_error_that_names_them() -> None:
@@ -91,8 +102,9 @@ def test_lazy_parameters_and_scripted_modules_are_named() -> None:
         capture(nn.LazyLinear(4), (torch.zeros(3, 4),))
     with pytest.warns((FutureWarning, DeprecationWarning)):
         scripted = torch.jit.script(nn.Linear(4, 4))
-    with pytest.raises(CaptureError, match="TorchScript"):
-        capture(scripted, (torch.zeros(3, 4),))
+    for model in (scripted, nn.Sequential(scripted)):
+        with pytest.raises(CaptureError, match="TorchScript"):
+            capture(model, (torch.zeros(3, 4),))
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import cycle
 from random import Random, random
@@ -51,6 +52,11 @@ class Reversed(torch.autograd.Function):
 bound_when_imported = StraightThrough.apply
 
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    scripted, traced = torch.jit.script(nn.functional.hardtanh), [torch.jit.trace(nn.Linear(4, 4), torch.zeros(3, 4))]
+
+
 class Model(nn.Module):
     def __init__(self, body):
         super().__init__()
@@ -81,6 +87,8 @@ def _graph(body) -> Graph:
         lambda m, x: Reversed.apply(m.linear(x)),
         lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=True),
         lambda m, x: checkpoint(lambda t: StraightThrough.apply(t), m.linear(x), use_reentrant=False),
+        lambda m, x: scripted(m.linear(x)),
+        lambda m, x: m.linear(x) + traced[0](x),
     ],
 )
 def test_a_custom_function_on_a_path_of_gradients_is_recorded(body) -> None:
@@ -99,7 +107,7 @@ def test_a_custom_function_under_vmap_is_refused() -> None:
 
 
 def test_a_custom_function_of_constants_is_not_recorded() -> None:
-    assert _codes(lambda m, x: m.linear(StraightThrough.apply(x))) == []
+    assert _codes(lambda m, x: m.linear(StraightThrough.apply(x))) == _codes(lambda m, x: m.linear(scripted(x))) == []
 
 
 def test_watching_ends_with_the_capture() -> None:
@@ -122,6 +130,32 @@ def test_hooks_on_modules_parameters_and_tensors_are_recorded() -> None:
     assert _codes(hooked) == ["FX505"]
     for model in (on_module, on_parameter, after_accumulation):
         assert [d.code for d in capture(model, (torch.zeros(3, 4),)).hidden] == ["FX505"]
+
+
+_REGISTERS = (nn.Module.register_full_backward_pre_hook, nn.Module.register_full_backward_hook, nn.Module.register_backward_hook)
+_SHARED = torch.nn.modules.module
+
+
+@pytest.mark.parametrize(
+    "register",
+    [*_REGISTERS, *((lambda m, hook, of=of: of(hook)) for of in (
+        _SHARED.register_module_full_backward_pre_hook, _SHARED.register_module_full_backward_hook))],
+)  # fmt: skip
+def test_a_hook_that_the_forward_takes_off_again_is_recorded(register) -> None:
+    def body(m, x):
+        handle = register(m.linear, lambda module, *grads: tuple(-g for g in grads[0] if g is not None))
+        y = m.linear(x).exp()
+        handle.remove()
+        return y
+
+    assert set(_codes(body)) == {"FX505"}
+
+
+@pytest.mark.parametrize("register", _REGISTERS)
+def test_a_hook_on_a_module_that_no_module_holds_is_recorded(register) -> None:
+    kept = [nn.Tanh()]
+    register(kept[0], lambda module, *grads: None)
+    assert _codes(lambda m, x: kept[0](m.linear(x))) == ["FX505"]
 
 
 def test_forward_hooks_are_traced_and_are_no_finding() -> None:
@@ -198,6 +232,23 @@ def test_a_no_grad_region_is_inlined_and_marked() -> None:
     assert marks["aten.relu.default"] is False
     assert marks["aten.tanh.default"] is True
     assert marks["aten.add.Tensor"] is True
+
+
+@pytest.mark.parametrize("cast", [lambda y: y.float(), lambda y: y.to(torch.float32), lambda y: y.type_as(y)])
+def test_a_cast_to_the_same_dtype_is_its_operand_in_a_no_grad_region_too(cast) -> None:
+    def watched(m, x):
+        y = m.linear(x).relu()
+        with torch.no_grad():
+            m.mean = cast(y).mean()
+        return y * 2
+
+    def without_gradient(m, x):
+        with torch.no_grad():
+            y = m.linear(x)
+        return cast(y) * m.linear(x)
+
+    assert fxcheck.analyze(Model(watched), (torch.zeros(3, 4),)).verdict == "certified"
+    assert fxcheck.analyze(Model(without_gradient), (torch.zeros(3, 4),)).verdict == "uncovered"
 
 
 def test_an_inference_region_is_marked_like_no_grad() -> None:
@@ -399,6 +450,48 @@ def test_a_region_that_is_computed_again_draws_the_same_random_numbers(inside, p
     report = fxcheck.analyze(Checkpointed(), (torch.zeros(3, 2),))
     assert report.verdict == verdict
     assert verdict == "smooth" or report.diagnostics[0].code == "FX505"
+
+
+def _counted(m: nn.Module, v: torch.Tensor) -> torch.Tensor:
+    m.count.add_(1)
+    return m.linear(v) * m.count
+
+
+def _normalised(m: nn.Module, v: torch.Tensor, training: bool = True) -> torch.Tensor:
+    y = m.linear(v)
+    return nn.functional.batch_norm(y, m.mean, m.count, training=training).mul_(2)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(
+    ("inside", "after", "verdict"),
+    [
+        (lambda m, v: m.linear(v) * m.count, lambda m, x: m.count.add_(1), "uncovered"),
+        (lambda m, v: m.linear(v) * (m.count + 1), lambda m, x: m.count.data.zero_(), "uncovered"),
+        (lambda m, v: m.linear(v).exp(), lambda m, x: x.mul_(2), "uncovered"),
+        (lambda m, v: _normalised(m, v, False), lambda m, x: m.mean.add_(1), "uncovered"),
+        (_counted, lambda m, x: None, "uncovered"),
+        (_normalised, lambda m, x: None, "smooth"),
+        (lambda m, v: m.linear(v) * m.count, lambda m, x: m.mean.add_(1), "smooth"),
+    ],
+)
+def test_a_region_that_is_computed_again_reads_what_it_read_before(inside, after, verdict, reentrant) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.register_buffer("count", torch.ones(2))
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x):
+            h = self.linear(x)
+            y = checkpoint(lambda v: inside(self, v), h, use_reentrant=reentrant)
+            after(self, h)
+            return y
+
+    report = fxcheck.analyze(Checkpointed(), (torch.zeros(3, 2),))
+    assert report.verdict == verdict
+    assert verdict == "smooth" or "FX505" in [d.code for d in report.diagnostics]
 
 
 def test_a_function_called_checkpoint_is_no_checkpoint() -> None:

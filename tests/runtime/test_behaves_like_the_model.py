@@ -344,3 +344,25 @@ def test_fully_connected_nets_are_certified_by_t5() -> None:
     step = checked.last_step
     assert (step.verdict, step.theorem) == ("certified", "T5")
     assert step.layers[0].touched == 2 and step.certificate.blocks[0].claim == "independent columns"
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, lambda y: nn.functional.max_pool1d(y, 3)])
+def test_reentrant_checkpoints_are_instrumented_and_no_gradient_is_left(activation: Callable[[Tensor], Tensor]) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.outer, self.inner = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.utils.checkpoint.checkpoint(lambda v: activation(self.inner(v)), self.outer(x), use_reentrant=True)
+            assert isinstance(y, Tensor)
+            return y
+
+    model, x = Checkpointed(), torch.randn(4, 3, requires_grad=True)
+    model.outer.bias.grad = kept = torch.ones(3)
+    checked = fxcheck.instrument(model, (x,))
+    assert model.outer.bias.grad is kept and torch.equal(kept, torch.ones(3))
+    assert model.inner.bias.grad is None and x.grad is None
+    with checked.step() as step:
+        checked(x).sum().backward()
+    assert step.verdict == "certified"

@@ -367,6 +367,22 @@ def test_a_model_whose_next_call_computes_something_else_is_refused(
     assert (model.count, model.history, model.known) == (0, [], {}) and not model.state.any()
 
 
+def test_a_model_whose_own_backward_raises_is_refused_in_words() -> None:
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            y = self.second(self.first(x))
+            with torch.no_grad():
+                self.second.weight.mul_(0.5)
+            return y
+
+    with pytest.raises(FxcheckError, match="the model itself raises on the example inputs: RuntimeError: one of the variables"):
+        fxcheck.instrument(Halved(), (torch.ones(2, 2),))
+
+
 def test_what_is_only_written_is_named_in_a_note() -> None:
     def body(m: Stateful, x: torch.Tensor) -> torch.Tensor:
         m.count += 1

@@ -142,6 +142,26 @@ def _out_without_gradients(s: Model, x: Tensor) -> Tensor:
     return y + s.k(x)
 
 
+def _factor_zeroed_after_use(s: Model, x: Tensor) -> Tensor:
+    h = torch.tanh(s.k(x))
+    y = h * s.l(x)
+    h[:2].data.zero_()
+    return y
+
+
+def _result_overwritten(s: Model, x: Tensor) -> Tensor:
+    h = torch.relu(s.l(x))
+    y = h + s.k(x)
+    h.data.fill_(1)
+    return y
+
+
+def _moved_after_use(s: Model, x: Tensor) -> Tensor:
+    y = s.l(x) * s.mean
+    torch._foreach_mul_([s.mean.data], 0.5)
+    return y
+
+
 class _Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -254,6 +274,9 @@ HIDDEN = {
     "constant written over an activation through .data": (_overwritten, {"k": 1}),
     "constant written over an activation without gradients": (_zeroed_without_gradients, {"k": 1}),
     "out without gradients": (_out_without_gradients, {"k": 1}),
+    "factor written over after its use through .data": (_factor_zeroed_after_use, {"k": 1}),
+    "result written over after its use through .data": (_result_overwritten, {"k": 1}),
+    "buffer in a list written over after its use": (_moved_after_use, {"mean": 1}),
     "eval batch_norm on statistics that this forward updated": (_second_pass_with_fresh_statistics, {"bn": 1, "k": 1}),
 }
 
@@ -289,6 +312,15 @@ def test_a_gradient_that_autograd_hides_or_changes_is_not_claimed(name: str) -> 
     fresh = Fresh()
     assert _word_on(fresh, (x,), weights) is Verdict.NOT_AD
     assert analyze(model, (x,)).verdict not in CLAIMS
+
+
+def test_a_write_through_data_that_no_gradient_needs_is_no_finding() -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        y = torch.relu(s.l(x) - s.mean)
+        s.mean.data.lerp_(y.data.mean(0), 0.1)
+        return y
+
+    assert analyze(Model(function, l=nn.Linear(3, 3), mean=torch.zeros(3)), (torch.randn(4, 3),)).verdict in CLAIMS
 
 
 def test_relus_written_into_a_list_are_seen() -> None:
