@@ -8,6 +8,8 @@ import torch
 
 from tests.soundness.faults.record import NAMED, TRAPS, fault
 
+_LATER = "tests/runtime/test_changes_between_steps.py::test_a_certified_model_is_looked_at_again_after"
+
 
 @fault("4.3", "passes.plan_checks:_Planner._touches", f"{TRAPS}[in place]")
 def in_place_is_not_seen(right: Any) -> Any:
@@ -25,6 +27,18 @@ def in_place_is_not_seen(right: Any) -> Any:
 def rounding_moves_no_kink(right: Any) -> Any:
     """Inside a chain the kinks are hit where the root equals them."""
     return lambda self: None
+
+
+@fault("4.3", "runtime.collector:Collector._settle_guards",
+       "tests/runtime/test_joint_attacks.py::test_kinks_that_cancel_in_exact_arithmetic_and_not_as_they_are_computed")
+def cancelled_kinks_are_met_anywhere(right: Any) -> Any:
+    """A comparison that is met where the kinks of a chain cancel may be met at any entry."""
+
+    def wrong(self: Any) -> None:
+        self.hits = [(guard, inside, inside if guard.harmless else cancelled) for guard, inside, cancelled in self.hits]
+        right(self)
+
+    return wrong
 
 
 @fault("2, Algorithm 1", "runtime.collector:Collector._dimension", f"{NAMED}test_cummax_picks_the_last_of_equals")
@@ -110,3 +124,17 @@ def normalisation_keeps_classes(right: Any) -> Any:
 def one_kink_is_enough(right: Any) -> Any:
     """The quick look at a pre-activation knows one of its kinks."""
     return lambda kinks, dtype: right(kinks[:1], dtype)
+
+
+@fault("4.12", "runtime.glance:Glance._holds_the_same", f"{_LATER}[a list in a dict]")
+def what_objects_hold_stays(right: Any) -> Any:
+    """What lists, dicts and objects in attributes hold is as it was when the model was captured."""
+    return lambda self: True
+
+
+@fault("4.12", "runtime.program:_values", f"{_LATER}[the entries past autograd]")
+def writes_are_counted(right: Any) -> Any:
+    """Every write to a constant tensor is one that torch counts."""
+    from fxcheck.runtime.signature import writes
+
+    return lambda constants: (*writes(constants),)
