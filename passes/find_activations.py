@@ -86,10 +86,10 @@ class Activation:
     smooth_operands: tuple[int, ...] = ()
     """Operands that enter analytically, and are no known numbers: the slope of a PReLU."""
     note: str = ""
-    harmless: tuple[float, ...] = ()
-    """Points of a chain's operators at which nothing happens to the chain, where the pre-activation's dtype holds them."""
-    values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By node of the chain that has an exact form: its value at each of the points, then of the harmless ones."""
+    breaks: tuple[Fraction, ...] = ()
+    """Of a chain: where the points are, and then those at which its operators have kinks that cancel."""
+    forms: Mapping[int, Piecewise] = field(default_factory=dict)
+    """By node of a chain, where it is known: the function of the pre-activation that it holds."""
     is_inside: bool = False
     """Other scalar functions of a pre-activation, which are measured as a whole, are computed from it too."""
 
@@ -343,15 +343,15 @@ class _Chains:
         if points is not None and not kept and continuous:
             return None
         dropped = [b for i, b in enumerate(form.breaks) if points and i not in kept and _is_held(b, self._node(root).dtype)]
-        values = {} if single else self._values_at(node.id, root, [*(form.breaks[i] for i in kept), *dropped])
+        forms = {} if single else self._exact_forms(node.id, root)
         return Activation(
             node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note,
-            tuple(map(float, dropped)), values,
+            (*(form.breaks[i] for i in kept if forms), *dropped), forms,
         )  # fmt: skip
 
-    def _values_at(self, node: int, root: int, breaks: list[Fraction]) -> dict[int, tuple[float, ...]]:
+    def _exact_forms(self, node: int, root: int) -> dict[int, Piecewise]:
         forms = {n: self.forms[n][root].exact for n in self._chain_nodes(node, root)}
-        return {n: tuple(float(f.value(b)) for b in breaks) for n, f in forms.items() if f is not None}
+        return {n: f for n, f in forms.items() if f is not None}
 
     def _unmeasured(self, members: tuple[int, ...]) -> str:
         trained = any(self._smooth_operands(self._node(m)) for m in members)

@@ -77,8 +77,8 @@ class _Finder:
         return Unit(
             0, UnitKind.ACTIVATION, a.node, (a.root,), a.members, a.name, origin=node.origin,
             member_names=self._names(a.members), points=a.points, continuous=a.continuous,
-            nondecreasing=a.nondecreasing, smooth_operands=a.smooth_operands, note=a.note, values=a.values,
-            harmless=a.harmless, is_inside=a.is_inside,
+            nondecreasing=a.nondecreasing, smooth_operands=a.smooth_operands, note=a.note, breaks=a.breaks,
+            forms=a.forms, is_inside=a.is_inside,
         )  # fmt: skip
 
     def unit(self, node: Node) -> Unit | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import isinf
+from fractions import Fraction
+from functools import partial
+from math import isfinite, isinf
 from typing import Any
 
+import torch
 from fxcheck.passes.annotate import OF_ENTRIES, Annotated
 from fxcheck.passes.closed_forms import ClosedForms
 from fxcheck.passes.common_bias import decides_by_algorithm_2, flat_values
 
+from fxcheck.ops.common import is_floating
 from fxcheck.records.checks import Check, CheckKind, CheckPlan, GroupPlan, Side
 from fxcheck.records.finding import Diagnostic, Verdict
 from fxcheck.records.graph import Ref
@@ -212,13 +216,13 @@ class _Planner:
         if found is None or found[0] == root:
             return
         operand, constants = found
-        values = unit.values.get(operand)
-        points = len(unit.points)
-        meets = tuple(i for i in range(points) if values is None or _is_one_of(values[i], constants))
-        at_rest = zip(unit.harmless, values[points:] if values else (), strict=False)
-        harmless = tuple(at for at, value in at_rest if _is_one_of(value, constants))
+        form, points = unit.forms.get(operand), len(unit.points)
+        is_met = partial(_is_one_of, constants, self.facts.graph.nodes[operand].dtype)
+        meets = tuple(i for i in range(points) if form is None or is_met(form.value(unit.breaks[i])))
+        harmless = tuple(float(b) for b in unit.breaks[points:] if form is not None and is_met(form.value(b)))
+        plateaus = tuple(form.flat_at(is_met)) if form is not None else ()
         self._add(CheckKind.GUARD, unit, plan.index, operand, node=member, sides=tuple(Side(c, 0) for c in constants),
-                  meets=meets, harmless=harmless, reads=(root,) if harmless else ())  # fmt: skip
+                  meets=meets, harmless=harmless, plateaus=plateaus, reads=(root,) if harmless or plateaus else ())  # fmt: skip
 
     def _compared(self, member: int) -> tuple[int, tuple[float, ...]] | None:
         """(operand, constants) of an operator that compares its operand with constants."""
@@ -275,9 +279,10 @@ class _Planner:
         return {u for u in self.facts.graph.users_of[node] if u in self.facts.relevant}
 
 
-def _is_one_of(value: float, constants: Iterable[float]) -> bool:
-    """Constants are rounded to the dtype."""
-    return any(abs(value - c) <= 1e-3 * max(1.0, abs(c)) for c in constants)
+def _is_one_of(constants: Iterable[float], dtype: str | None, value: Fraction) -> bool:
+    """Constants are rounded to the dtype, and zero is exact."""
+    roundoff = torch.finfo(getattr(torch, str(dtype))).eps if is_floating(dtype) else 0.0
+    return any(abs(value - Fraction(c)) <= Fraction(roundoff) * abs(Fraction(c)) for c in constants if isfinite(c))
 
 
 def _side(proxy: Proxy, varies: bool) -> Side:

@@ -115,6 +115,8 @@ class Check:
     """GUARD: indices of those of the layer's sides at which this comparison is met."""
     harmless: tuple[float, ...] = ()
     """GUARD: values of the pre-activation, which is read, at which it is met and the kinks of the chain cancel."""
+    plateaus: tuple[tuple[float, float], ...] = ()
+    """GUARD: open intervals of the pre-activation, which is read, on which it is met by a constant: the chain has no slope."""
     is_inside: bool = False
     """TOUCH, BOUND: the layer's output is read inside of another one that is a function of the same pre-activation; another
     side would change that one too."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 
 from fxcheck.records.bias import EntryClass, Moved
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Origin
+from fxcheck.records.piecewise import Piecewise
 from fxcheck.records.proxy import Proxy
 
 
@@ -50,10 +52,10 @@ class Unit:
     nondecreasing: bool = False
     smooth_operands: tuple[int, ...] = ()
     note: str = ""
-    harmless: tuple[float, ...] = ()
-    """Values of a chain's pre-activation at which its operators have kinks that cancel."""
-    values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By graph node of a chain of operators, where it is known: its value at each of the points, then of the harmless ones."""
+    breaks: tuple[Fraction, ...] = ()
+    """Of a chain of operators: where the points are, and then those at which its operators have kinks that cancel."""
+    forms: Mapping[int, Piecewise] = field(default_factory=dict)
+    """By graph node of a chain, where it is known: the function of the pre-activation that it holds."""
     is_inside: bool = False
     """Other layers, or functions without a kink, that are taken as a whole are computed from its output too."""
     may_collapse: bool = False

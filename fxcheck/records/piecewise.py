@@ -8,9 +8,10 @@ which is the chain rule applied to the measured proxies of the operators inside.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 
 Polynomial = tuple[Fraction, ...]
 """Coefficients, lowest degree first, no trailing zeros; ``()`` is 0."""
@@ -76,6 +77,13 @@ class Piecewise:
     def levels(self) -> set[Fraction]:
         """The values of a function that is constant on each interval."""
         return {*self.values, *(evaluate(p, Fraction(0)) for p in self.pieces)}
+
+    def flat_at(self, is_level: Callable[[Fraction], bool]) -> Iterator[tuple[float, float]]:
+        """The open intervals on which it is constant, at a level of some kind."""
+        ends = (-inf, *map(float, self.breaks), inf)
+        for piece, low, high in zip(self.pieces, ends, ends[1:], strict=False):
+            if len(piece) <= 1 and is_level(evaluate(piece, Fraction(0))):
+                yield low, high
 
     @property
     def is_truth(self) -> bool:

@@ -8,7 +8,7 @@ forward of a program shows: its maxima are looked at where they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -173,10 +173,12 @@ class Collector:
                 self._record_touches(check, live, entries, torch.full_like(entries, which), skip=1 + len(check.reads))
 
     def _guard(self, check: Check, live: list[Tensor]) -> None:
-        inside = set(scan.touched(live[0], check.kinks).indices.tolist())
-        cancelled = set(scan.touched(live[1], check.harmless).indices.tolist()) if check.harmless else set()
+        inside = scan.touched(live[0], check.kinks).indices
+        cancelled = scan.touched(live[1], check.harmless).indices.tolist() if check.harmless else []
+        if check.plateaus and inside.numel() and live[1].shape == live[0].shape:
+            inside = inside[~_lie_between(check.plateaus, live[1].detach().reshape(-1)[inside.to(live[1].device)]).cpu()]
         self.observed.looked_at(check.index, 0)
-        self.hits.append((check, inside, cancelled))
+        self.hits.append((check, set(inside.tolist()), set(cancelled)))
 
     def _record_touches(
         self, check: Check, live: list[Tensor], entries: Tensor, which: Tensor, skip: int = 1
@@ -284,6 +286,12 @@ class Collector:
         pairs = tuple(zip(rest[::2], rest[1::2], strict=True))
         observed = live[0]
         return Observation(check, get_gradient_edge(observed), tuple(observed.shape), observed.detach().new_zeros(()), pairs)
+
+
+def _lie_between(intervals: Iterable[tuple[float, float]], y: Tensor) -> Tensor:
+    """Which numbers lie inside of one of the open intervals, whose ends are rounded to their dtype."""
+    ends = (torch.tensor(interval, dtype=y.dtype, device=y.device) for interval in intervals)
+    return torch.stack([(low < y) & (y < high) for low, high in ends]).any(0)
 
 
 def _detached(tensors: list[Tensor]) -> list[Tensor]:

@@ -392,6 +392,32 @@ def test_comparisons_that_are_met_where_the_kinks_of_a_chain_cancel_are_no_round
     assert step.verdict == "certified" and not any(layer.touched for layer in step.layers), step.text
 
 
+PLATEAUS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu of relu": lambda y: F.relu(F.relu(y)),
+    "relu and clamp": lambda y: F.relu(y).clamp(0, 5),
+    "abs of relu": lambda y: F.relu(y).abs(),
+    "relu times its mask": lambda y: F.relu(y) * (F.relu(y) > 0),
+    "relu of hardsigmoid": lambda y: F.relu(F.hardsigmoid(8 * y)),
+}
+
+
+@pytest.mark.parametrize("name", PLATEAUS)
+@pytest.mark.parametrize("w", [-1.0, 0.0, 1.0])
+def test_comparisons_that_are_met_where_what_they_compare_is_constant_are_no_rounding(name: str, w: float) -> None:
+    step = step_with(Scalars(lambda s, x: PLATEAUS[name](s.w * x + 0 * s.b), w=w, b=0.0), lambda output: output.sum())
+    assert step.verdict == "certified", step.text
+
+
+def test_a_comparison_that_rounding_moves_to_another_kink_of_the_chain() -> None:
+    """In float32 y + 1024 is 1024 at y = 2^-17, a kink of the second ReLU: AD returns 0 there, and slopes are 1 and 3."""
+    model = Scalars(lambda s, x: F.relu((s.w * x + 1024) - 1024) + 2 * F.relu(s.w * x - 2.0**-17), w=2.0**-17).float()
+    checked = fxcheck.instrument(model, (ONE.float(),))
+    with checked.step() as step:
+        checked(ONE.float()).sum().backward()
+    assert model.w.grad.item() == 0
+    assert step.verdict == "uncertified" and "rounding moved a kink" in step.text
+
+
 def test_kinks_that_cancel_in_exact_arithmetic_and_not_as_they_are_computed() -> None:
     """Just above 1 the second ReLU is computed at 0 and the first one is not: AD returns 2, and the slope is 1."""
     def function(s: Scalars, x: Tensor) -> Tensor:
