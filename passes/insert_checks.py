@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from fxcheck.passes.choice_nodes import insert_choice_nodes, written_by
 from torch import fx
+from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 
 from fxcheck.capture.lower import Place, Sources
@@ -176,7 +177,7 @@ class Inserter:
         if check.kind in _OF_OPERANDS:
             late = check.kind is CheckKind.TOUCH and is_one and written_by(node) is None
             with room.graph.inserting_before(node.next if late else node):
-                values = [self.value(check.node, i, at.path) for i in (check.operand, *check.reads)]
+                values = [self.value(check.node, check.operand, at.path), *self._read_beside(check, node, at.path)]
                 probe = self._observe(at.path, check, node, [*values, *self._source_values(check, at.path)])
             if late:
                 self.after[check.index] = probe
@@ -196,6 +197,14 @@ class Inserter:
             values = [self.value(check.node, i, at.path) for i in (check.reads or (check.operand,))]
             observed = [*values, *results, *self._source_values(check, at.path)]
             self.after[check.index] = self._observe(at.path, check, results[0], observed)
+
+    def _read_beside(self, check: Check, node: fx.Node, path: tuple[str, ...]) -> list[fx.Node]:
+        """What a check reads beside its operand; a guard does without where the program may have overwritten it since."""
+        if check.kind is not CheckKind.GUARD or all((check.node, i) in self.sources.operand_of for i in check.reads):
+            return [self.value(check.node, i, path) for i in check.reads]
+        held = [self.sources.holder_of.get(i) for i in check.reads]
+        found = [self.node(h) for h in held if h is not None and h.path == path]
+        return found if len(found) == len(held) and not any(_writes_between(f, node) for f in found) else []
 
     def _observe(self, path: tuple[str, ...], check: Check, beside: fx.Node, values: list[fx.Node]) -> fx.Node:
         probe = self.room(path).graph.call_function(observe, (self.seen[path], check.index, values))
@@ -232,3 +241,14 @@ class Inserter:
                 return []
             found += [self.node(operand), self.node(result)]
         return found
+
+
+def _writes_between(first: fx.Node, last: fx.Node) -> bool:
+    """Whether an operation between two nodes may write into memory; check nodes do not."""
+    current = first.next
+    while current is not last:
+        is_write = current.target is not observe and getattr(getattr(current.target, "_schema", None), "is_mutable", False)
+        if is_write or isinstance(current.target, HigherOrderOperator):
+            return True
+        current = current.next
+    return False

@@ -174,9 +174,10 @@ class Collector:
 
     def _guard(self, check: Check, live: list[Tensor]) -> None:
         inside = scan.touched(live[0], check.kinks).indices
-        cancelled = scan.touched(live[1], check.harmless).indices.tolist() if check.harmless else []
-        if check.plateaus and inside.numel() and live[1].shape == live[0].shape:
-            inside = inside[~_lie_between(check.plateaus, live[1].detach().reshape(-1)[inside.to(live[1].device)]).cpu()]
+        root = live[1] if len(live) > 1 and live[1].shape == live[0].shape else None
+        cancelled = scan.touched(root, check.harmless).indices.tolist() if root is not None and check.harmless else []
+        if root is not None and check.plateaus and inside.numel():
+            inside = inside[~_lie_between(check.plateaus, root.detach().reshape(-1)[inside.to(root.device)]).cpu()]
         self.observed.looked_at(check.index, 0)
         self.hits.append((check, set(inside.tolist()), set(cancelled)))
 
