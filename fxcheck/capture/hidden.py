@@ -31,6 +31,7 @@ from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
 _HOOK = "FX505"
+_REGISTER = ("register_hook", "register_post_accumulate_grad_hook")
 _HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.",
              "torch._higher_order_ops", "torch.nn.modules._functions.BackwardHookFunction")  # fmt: skip
 _HOOK_HINT = "Remove the hook, or check by hand that it returns the gradient that it was given."
@@ -228,7 +229,7 @@ class _Functions:
 
 
 def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, str, Any]]:
-    register, enter = torch.Tensor.register_hook, saved_tensors_hooks.__enter__
+    enter = saved_tensors_hooks.__enter__
 
     def watched_node(self: torch.Tensor) -> Any:
         caller = sys._getframe(1).f_code.co_filename
@@ -236,9 +237,12 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
             found.append(_hook("the forward reaches for grad_fn, where hooks can be put", _here()[0]))
         return _GRAD_FN.__get__(self)
 
-    def watched_hook(self: torch.Tensor, hook: Any) -> Any:
-        found.append(_hook("a tensor hook is registered in the forward", _here()[0]))
-        return register(self, hook)
+    def watching_hook(register: Any) -> Any:
+        def watched_hook(self: torch.Tensor, hook: Any) -> Any:
+            found.append(_hook("a tensor hook is registered in the forward", _here()[0]))
+            return register(self, hook)
+
+        return watched_hook
 
     def watched_enter(self: Any) -> Any:
         if not type(self).__module__.startswith("torch.") or type(self) is saved_tensors_hooks:
@@ -265,7 +269,7 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         (torch.inference_mode, "__enter__", _enter_no_grad),
         (torch.inference_mode, "__exit__", _leave_no_grad),
         (BackwardCFunction, "__init__", lambda context: functions.begin(context)),
-        (torch.Tensor, "register_hook", watched_hook),
+        *((torch.Tensor, name, watching_hook(getattr(torch.Tensor, name))) for name in _REGISTER),
         (saved_tensors_hooks, "__enter__", watched_enter),
         (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(watched_checkpoint)),
         (torch.utils.checkpoint, name, watched_generator),

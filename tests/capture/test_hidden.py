@@ -123,11 +123,15 @@ def test_hooks_on_modules_parameters_and_tensors_are_recorded() -> None:
         y.register_hook(lambda g: 2 * g)
         return y
 
+    def hooked_after_accumulation(m, x):
+        m.linear.weight.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+        return m.linear(x)
+
     on_module, on_parameter, after_accumulation = (Model(lambda m, x: m.linear(x)) for _ in range(3))
     on_module.linear.register_full_backward_hook(lambda m, gi, go: None)
     on_parameter.linear.weight.register_hook(lambda g: -g)
     after_accumulation.linear.bias.register_post_accumulate_grad_hook(lambda p: None)
-    assert _codes(hooked) == ["FX505"]
+    assert _codes(hooked) == _codes(hooked_after_accumulation) == ["FX505"]
     for model in (on_module, on_parameter, after_accumulation):
         assert [d.code for d in capture(model, (torch.zeros(3, 4),)).hidden] == ["FX505"]
 
