@@ -139,7 +139,7 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
 def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
     """Record that the forward takes a value from an iterator that a module holds: its state cannot be read or restored."""
     held = [(place, key, value) for place in places(model.named_modules()) for key, value in entries(place)
-            if isinstance(value, Iterator) and not is_object(value)]  # fmt: skip
+            if isinstance(value, Iterator) and not is_object(value) and not isinstance(place, set)]  # fmt: skip
     for place, key, value in held:
         place[key] = _WatchedIterator(value, found)
     try:
@@ -369,6 +369,9 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """But for the alias that ``x.data += y`` reads, writes in place and assigns back."""
+    if isinstance(tensor, FakeTensor) and _same_memory(tensor, value):
+        return
     location, source = _here()
     if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
         raise CaptureError(
@@ -377,6 +380,11 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
             hint="compute a new tensor, or use copy_() under torch.no_grad()",
         )  # fmt: skip
     _DATA.__set__(tensor, value)
+
+
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    seen = [(t.untyped_storage()._cdata, t.dtype, t.storage_offset(), t.shape, t.stride()) for t in (a, b)]
+    return seen[0] == seen[1]
 
 
 def _answers(asked: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:

@@ -223,6 +223,19 @@ def test_assigning_data_in_the_forward_is_refused() -> None:
     assert caught.value.code == "FX604"
 
 
+def test_computing_in_place_on_data_assigns_what_is_there() -> None:
+    class Averaging(nn.BatchNorm1d):
+        def forward(self, x):
+            self.running_mean.data *= 0.9
+            self.running_mean.data += 0.1 * x.detach().mean(0)
+            return x * self.weight + self.running_mean
+
+    checked = fxcheck.instrument(Averaging(2), (torch.ones(3, 2),))
+    checked(torch.ones(3, 2)).sum().backward()
+    assert checked.last_step.verdict == "certified"
+    assert torch.allclose(checked.model.running_mean, torch.full((2,), 0.1))
+
+
 def test_a_no_grad_region_is_inlined_and_marked() -> None:
     def body(m, x):
         y = m.linear(x)
