@@ -89,7 +89,7 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _inside(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, nn.Module):
+    if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
         return (*value._modules.values(), *(v for _, v in _of_module(value)))
     reader = reader_of(value)
     return (*(reader(value) if reader else ()), *through(value))

@@ -86,6 +86,11 @@ HOLDERS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[_Signed], object]]
     "a tensor in a set": ({_one(-1.0)}, lambda h: next(iter(h)), lambda m: (m.holder.clear(), m.holder.add(_one(1.0)))),
     "a frozen parameter in a list": (
         [nn.Parameter(_one(-1.0), False)], lambda h: h[0], lambda m: m.holder.__setitem__(0, nn.Parameter(_one(1.0), False))),
+    "a module that none has registered": (
+        [nn.Sequential(nn.LeakyReLU(-1.0))], lambda h: h[0][0].negative_slope,
+        lambda m: setattr(m.holder[0][0], "negative_slope", 1.0)),
+    "the flag of a module that none has registered": (
+        (nn.ReLU(),), lambda h: -1.0 if h[0].training else 1.0, lambda m: m.holder[0].eval()),
     "a slot": (_Slotted(-1.0), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", 1.0)),
     "a tensor in a slot": (_Slotted(_one(-1.0)), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", _one(1.0))),
     "a namespace": (Namespace(held=-1.0), lambda h: h.held, lambda m: setattr(m.holder, "held", 1.0)),
@@ -285,3 +290,19 @@ def test_forwards_of_one_step_with_other_attributes_in_between_are_not_pooled() 
         (loss + checked(zero).sum()).backward()
     assert float(model.b.grad) == 0.0
     assert step.verdict == "uncertified" and "different layers" in step.text
+
+
+def test_a_new_attribute_is_the_models_but_for_a_private_one() -> None:
+    class Scaled(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return getattr(self, "gain", 1.0) * super().forward(x)
+
+    model = Scaled()
+    nn.init.ones_(model.b)
+    checked = fxcheck.instrument(model, (X,))
+    before = checked(X)
+    checked.gain, checked._seen = 3.0, True
+    assert model.gain == 3.0 and not hasattr(model, "_seen")
+    assert torch.equal(checked(X), model(X)) and torch.equal(checked(X), 3 * before)
+    del checked.gain
+    assert torch.equal(checked(X), before) and torch.equal(model(X), before)
