@@ -32,6 +32,7 @@ from fxcheck.capture.hidden import (
     unless_drawn_alike,
     watching_attributes,
     watching_iterators,
+    watching_numbers,
 )
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
@@ -63,6 +64,8 @@ class Captured:
     """Names of the parameters that required gradients while the model ran, in the mode it ran in."""
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """The original buffers by name."""
+    read: tuple[torch.Tensor, ...] = ()
+    """Tensors that are neither, whose entries the forward has turned into numbers."""
 
 
 class _WithLoss(nn.Module):
@@ -119,7 +122,8 @@ def capture(
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
         drawn = _generators(roots)
-        program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
+        with watching_numbers() as read:
+            program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         recorded = unless_drawn_alike(recorded, program)
         after = [hook for root in roots for hook in standing_hooks(root)]
         if drawn != _generators(roots):
@@ -133,7 +137,7 @@ def capture(
     _refuse_unregistered_leaves(program, roots)
     _refuse_mixed_products(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
-    return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
+    return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers, tuple(read.values()))
 
 
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:

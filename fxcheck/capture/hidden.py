@@ -149,6 +149,28 @@ def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[No
             place[key] = value
 
 
+@contextmanager
+def watching_numbers() -> Iterator[dict[int, torch.Tensor]]:
+    """Tensors, none of them traced, that are turned into Python numbers, which a program holds without their names."""
+    read: dict[int, torch.Tensor] = {}
+
+    def watching(convert: Any) -> Any:
+        def watched(tensor: torch.Tensor) -> Any:
+            if type(tensor) in (torch.Tensor, nn.Parameter):
+                read[id(tensor)] = tensor
+            return convert(tensor)
+
+        return watched
+
+    with contextlib.ExitStack() as patches:
+        for name in _TO_NUMBERS:
+            patches.enter_context(mock.patch.object(torch.Tensor, name, watching(getattr(torch.Tensor, name))))
+        yield read
+
+
+_TO_NUMBERS = ("item", "tolist", "__float__", "__int__", "__bool__", "__index__")
+
+
 class _WatchedIterator(Iterator[Any]):
     """Stands in for an iterator while the forward runs."""
 

@@ -80,7 +80,7 @@ class Program:
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     constants: tuple[Tensor, ...]
-    """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
+    """Tensors outside of the model's parameters and buffers whose values the analysis or the captured forward has read."""
     written: tuple[int, ...]
     """How often each of them had been written to in place, and checksums: what is written through ``.data`` is not counted."""
     held: tuple[tuple[Any, Any, Any], ...]
@@ -244,7 +244,7 @@ def build_program(
     parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
-    constants = tuple(_constants_read(captured, found))
+    constants = (*_constants_read(captured, found), *captured.read)
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
@@ -268,7 +268,8 @@ def _values(constants: Sequence[Tensor]) -> tuple[int, ...]:
 
 
 def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[Any, Any, Any]]:
-    lifted = {storage_of(v) for v in captured.program.constants.values() if isinstance(v, Tensor)}
+    constants = (*captured.program.constants.values(), *captured.read)
+    lifted = {storage_of(v) for v in constants if isinstance(v, Tensor)}
     for place in places(("", m) for m in state.glance.modules):
         yield from ((place, key, v) for key, v in entries(place) if _leads_to(v, lifted))
 

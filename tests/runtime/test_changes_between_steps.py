@@ -91,6 +91,9 @@ HOLDERS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[_Signed], object]]
         lambda m: setattr(m.holder[0][0], "negative_slope", 1.0)),
     "the flag of a module that none has registered": (
         (nn.ReLU(),), lambda h: -1.0 if h[0].training else 1.0, lambda m: m.holder[0].eval()),
+    "entries read by item()": (_one(-1.0), lambda h: h.item(), lambda m: m.holder.fill_(1.0)),
+    "entries read by tolist()": ([_one(-1.0)], lambda h: h[0].tolist(), lambda m: m.holder[0].fill_(1.0)),
+    "a tensor read by float()": (_one(-1.0), float, lambda m: setattr(m, "holder", _one(1.0))),
     "a slot": (_Slotted(-1.0), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", 1.0)),
     "a tensor in a slot": (_Slotted(_one(-1.0)), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", _one(1.0))),
     "a namespace": (Namespace(held=-1.0), lambda h: h.held, lambda m: setattr(m.holder, "held", 1.0)),
