@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import io
@@ -24,7 +23,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
-from fxcheck.capture.held import held_by, is_object, reader_of
+from fxcheck.capture.held import Attributes, attributes_of, held_by, is_object, reached_from, reader_of, storage_of
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -33,6 +32,7 @@ from fxcheck.capture.hidden import (
     unless_drawn_alike,
     watching_attributes,
     watching_iterators,
+    watching_numbers,
 )
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
@@ -64,6 +64,8 @@ class Captured:
     """Names of the parameters that required gradients while the model ran, in the mode it ran in."""
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """The original buffers by name."""
+    read: tuple[torch.Tensor, ...] = ()
+    """Tensors that are neither, whose entries the forward has turned into numbers."""
 
 
 class _WithLoss(nn.Module):
@@ -120,7 +122,8 @@ def capture(
         wrapped, call_args, prefix = _with_loss(model, args, dict(kwargs or {}), loss, target)
         before = [hook for root in roots for hook in standing_hooks(root)]
         drawn = _generators(roots)
-        program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
+        with watching_numbers() as read:
+            program, dynamic, recorded = _recorded(wrapped, call_args, dict(kwargs or {}) if loss is None else {})
         recorded = unless_drawn_alike(recorded, program)
         after = [hook for root in roots for hook in standing_hooks(root)]
         if drawn != _generators(roots):
@@ -131,9 +134,10 @@ def capture(
     _refuse_without_gradient(program, loss is not None)
     _refuse_traced_constants(program)
     _refuse_derived_constants(program)
+    _refuse_unregistered_leaves(program, roots)
     _refuse_mixed_products(program)
     hidden = tuple(dict.fromkeys((*before, *after, *recorded, *shared_memory(roots))))
-    return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers)
+    return Captured(program, parameters, hidden, mode, dynamic, loss is None, prefix, wanted, buffers, tuple(read.values()))
 
 
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:
@@ -428,6 +432,30 @@ def _refuse_derived_constants(program: ExportedProgram) -> None:
         )  # fmt: skip
 
 
+def _refuse_unregistered_leaves(program: ExportedProgram, roots: Sequence[nn.Module]) -> None:
+    """A trainable tensor that no module has registered gets a gradient from autograd, and is a constant to export."""
+    reached = [value for _, value in reached_from(("", m) for root in roots for m in root.modules())]
+    held = chain(reached, *(v.parameters() for v in reached if isinstance(v, nn.Module)))
+    trainable = {storage_of(v) for v in held if isinstance(v, torch.Tensor) and v.requires_grad and v.is_leaf}
+    trainable -= {storage_of(p) for root in roots for p in root.parameters()}
+    names = program.graph_signature.inputs_to_lifted_tensor_constants
+    for node in program.graph.nodes if trainable else ():
+        constant = program.constants.get(names.get(node.name, ""))
+        if isinstance(constant, torch.Tensor) and storage_of(constant) in trainable and not _is_cut_off(node):
+            raise CaptureError(
+                "the forward reads a trainable tensor that is no parameter of the model: backward gives it a gradient, of which "
+                "the captured graph knows nothing", code="FX604",
+                hint="register it as a parameter, a ParameterList holds many; or store it detached",
+            )  # fmt: skip
+
+
+def _is_cut_off(leaf: torch.fx.Node) -> bool:
+    """Read in no_grad regions only, or where it is detached first."""
+    return all(user.target is torch.ops.aten.detach.default or
+               (getattr(user.target, "__name__", "") == "wrap_with_set_grad_enabled" and user.args[0] is False)
+               for user in leaf.users)  # fmt: skip
+
+
 def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
     outputs = [n for n in program.graph.output_node().args[0] if isinstance(n, torch.fx.Node)]
     mutated = set(program.graph_signature.buffers_to_mutate) | set(program.graph_signature.user_inputs_to_mutate)
@@ -460,7 +488,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
     """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
-    inner = [(path, v, copy.copy(_place(v))) for path, v in held_by(model.named_modules())]
+    inner = [(path, v, _copied(_place(v))) for path, v in held_by(model.named_modules())]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
@@ -501,8 +529,15 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
     """Every attribute: its name, its value, and for a container a shallow copy of what it holds."""
-    containers = (list, dict, set, deque)
-    return [(n, v, copy.copy(v) if isinstance(v, containers) else None) for n, v in vars(module).items()]
+    return [(n, v, None if isinstance(v, np.ndarray) else _copied(v)) for n, v in vars(module).items()]
+
+
+def _copied(place: Any) -> Any:
+    """What a container holds, in one that no user has made; None for anything else."""
+    if isinstance(place, (dict, Attributes)):
+        return dict(place)
+    kind = next((k for k in (list, set, deque) if isinstance(place, k)), None)
+    return place.copy() if isinstance(place, np.ndarray) else kind and kind(place)
 
 
 def _written(module: nn.Module, before: list[tuple[str, Any, Any]]) -> list[str]:
@@ -514,7 +549,7 @@ def _written(module: nn.Module, before: list[tuple[str, Any, Any]]) -> list[str]
 
 def _holds(container: Any, before: Any) -> bool:
     """Whether a list, set or dict holds the same objects as the copy of it; True for anything else."""
-    if isinstance(container, dict):
+    if isinstance(container, (dict, Attributes)):
         return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
     if isinstance(container, set):  # a copy of which may have another order
         return {*map(id, container)} == {*map(id, before)}
@@ -534,7 +569,7 @@ def _restore_contents(module: nn.Module, before: list[tuple[str, Any, Any]]) -> 
 
 def _place(value: Any) -> Any:
     """The dict of an object's attributes; anything else itself."""
-    return vars(value) if is_object(value) else value
+    return attributes_of(value) if is_object(value) else value
 
 
 def _put_back(container: Any, before: Any) -> None:

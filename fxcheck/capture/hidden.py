@@ -31,6 +31,7 @@ from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
 _HOOK = "FX505"
+_REGISTER = ("register_hook", "register_post_accumulate_grad_hook")
 _HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.",
              "torch._higher_order_ops", "torch.nn.modules._functions.BackwardHookFunction")  # fmt: skip
 _HOOK_HINT = "Remove the hook, or check by hand that it returns the gradient that it was given."
@@ -138,7 +139,7 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
 def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
     """Record that the forward takes a value from an iterator that a module holds: its state cannot be read or restored."""
     held = [(place, key, value) for place in places(model.named_modules()) for key, value in entries(place)
-            if isinstance(value, Iterator) and not is_object(value)]  # fmt: skip
+            if isinstance(value, Iterator) and not is_object(value) and not isinstance(place, set)]  # fmt: skip
     for place, key, value in held:
         place[key] = _WatchedIterator(value, found)
     try:
@@ -146,6 +147,28 @@ def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[No
     finally:
         for place, key, value in held:
             place[key] = value
+
+
+@contextmanager
+def watching_numbers() -> Iterator[dict[int, torch.Tensor]]:
+    """Tensors, none of them traced, that are turned into Python numbers, which a program holds without their names."""
+    read: dict[int, torch.Tensor] = {}
+
+    def watching(convert: Any) -> Any:
+        def watched(tensor: torch.Tensor) -> Any:
+            if type(tensor) in (torch.Tensor, nn.Parameter):
+                read[id(tensor)] = tensor
+            return convert(tensor)
+
+        return watched
+
+    with contextlib.ExitStack() as patches:
+        for name in _TO_NUMBERS:
+            patches.enter_context(mock.patch.object(torch.Tensor, name, watching(getattr(torch.Tensor, name))))
+        yield read
+
+
+_TO_NUMBERS = ("item", "tolist", "__float__", "__int__", "__bool__", "__index__")
 
 
 class _WatchedIterator(Iterator[Any]):
@@ -228,7 +251,7 @@ class _Functions:
 
 
 def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, str, Any]]:
-    register, enter = torch.Tensor.register_hook, saved_tensors_hooks.__enter__
+    enter = saved_tensors_hooks.__enter__
 
     def watched_node(self: torch.Tensor) -> Any:
         caller = sys._getframe(1).f_code.co_filename
@@ -236,9 +259,12 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
             found.append(_hook("the forward reaches for grad_fn, where hooks can be put", _here()[0]))
         return _GRAD_FN.__get__(self)
 
-    def watched_hook(self: torch.Tensor, hook: Any) -> Any:
-        found.append(_hook("a tensor hook is registered in the forward", _here()[0]))
-        return register(self, hook)
+    def watching_hook(register: Any) -> Any:
+        def watched_hook(self: torch.Tensor, hook: Any) -> Any:
+            found.append(_hook("a tensor hook is registered in the forward", _here()[0]))
+            return register(self, hook)
+
+        return watched_hook
 
     def watched_enter(self: Any) -> Any:
         if not type(self).__module__.startswith("torch.") or type(self) is saved_tensors_hooks:
@@ -265,7 +291,7 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         (torch.inference_mode, "__enter__", _enter_no_grad),
         (torch.inference_mode, "__exit__", _leave_no_grad),
         (BackwardCFunction, "__init__", lambda context: functions.begin(context)),
-        (torch.Tensor, "register_hook", watched_hook),
+        *((torch.Tensor, name, watching_hook(getattr(torch.Tensor, name))) for name in _REGISTER),
         (saved_tensors_hooks, "__enter__", watched_enter),
         (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(watched_checkpoint)),
         (torch.utils.checkpoint, name, watched_generator),
@@ -365,6 +391,9 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """But for the alias that ``x.data += y`` reads, writes in place and assigns back."""
+    if isinstance(tensor, FakeTensor) and _same_memory(tensor, value):
+        return
     location, source = _here()
     if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
         raise CaptureError(
@@ -373,6 +402,11 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
             hint="compute a new tensor, or use copy_() under torch.no_grad()",
         )  # fmt: skip
     _DATA.__set__(tensor, value)
+
+
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    seen = [(t.untyped_storage()._cdata, t.dtype, t.storage_offset(), t.shape, t.stride()) for t in (a, b)]
+    return seen[0] == seen[1]
 
 
 def _answers(asked: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:

@@ -123,9 +123,11 @@ class CheckedModule(nn.Module):
         super().__delattr__(name) if self._owns(name) else delattr(self._model, name)
 
     def _owns(self, name: str) -> bool:
-        """Whether the name is read from the checked module itself, or nowhere yet."""
+        """Whether the name is read from the checked module itself; new ones, but private ones, are the model's."""
         own = self.__dict__
-        return "_model" not in own or name in own or hasattr(type(self), name) or not hasattr(self._model, name)
+        if "_model" not in own or name in own or hasattr(type(self), name):
+            return True
+        return name.startswith("_") and not hasattr(self._model, name)
 
     def train(self, mode: bool = True) -> CheckedModule:
         """The model's own ``train``, overrides included."""

@@ -24,7 +24,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 _PLAIN = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType, partial, Enum, type,
-          torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic)  # fmt: skip
+          slice, range, frozenset, complex, torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic)  # fmt: skip
 _VALUES = methodcaller("values")
 _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)

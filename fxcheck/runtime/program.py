@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
-from fxcheck.capture.held import entries, places
+from fxcheck.capture.held import entries, entry, places, storage_of, through
 from fxcheck.capture.hidden import random_calls
 from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
@@ -80,11 +80,12 @@ class Program:
     input_names: tuple[str, ...]
     """Placeholder of each leaf of the arguments."""
     constants: tuple[Tensor, ...]
-    """Tensors outside of the model's parameters and buffers whose values the analysis has read."""
+    """Tensors outside of the model's parameters and buffers whose values the analysis or the captured forward has read."""
     written: tuple[int, ...]
     """How often each of them had been written to in place, and checksums: what is written through ``.data`` is not counted."""
-    held: tuple[tuple[Any, Any, Tensor], ...]
-    """Where attributes of modules, and lists, dicts and objects there, hold tensors which the program has taken for constants."""
+    held: tuple[tuple[Any, Any, Any], ...]
+    """Where attributes of modules, and lists, dicts and objects there, hold tensors which the program has taken for constants, or
+    tuples of such."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -143,7 +144,7 @@ class Program:
         """Whether the capture holds for a call."""
         if self.constants and _values(self.constants) != self.written:
             return False
-        if self.held and any(_entry(place, key) is not held for place, key, held in self.held):
+        if self.held and any(entry(place, key) is not held for place, key, held in self.held):
             return False
         spec = self.inputs.spec
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
@@ -243,7 +244,7 @@ def build_program(
     parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
-    constants = tuple(_constants_read(captured, found))
+    constants = (*_constants_read(captured, found), *captured.read)
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
@@ -266,16 +267,16 @@ def _values(constants: Sequence[Tensor]) -> tuple[int, ...]:
     return (*writes(constants), *map(checksum, constants))
 
 
-def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[Any, Any, Tensor]]:
-    lifted = {id(v) for v in captured.program.constants.values()}
+def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[Any, Any, Any]]:
+    constants = (*captured.program.constants.values(), *captured.read)
+    lifted = {storage_of(v) for v in constants if isinstance(v, Tensor)}
     for place in places(("", m) for m in state.glance.modules):
-        yield from ((place, key, v) for key, v in entries(place) if isinstance(v, Tensor) and id(v) in lifted)
+        yield from ((place, key, v) for key, v in entries(place) if _leads_to(v, lifted))
 
 
-def _entry(place: Any, key: Any) -> Any:
-    if isinstance(place, dict):
-        return place.get(key)
-    return place[key] if key < len(place) else None
+def _leads_to(value: Any, lifted: set[Any]) -> bool:
+    """By way of what changes only as a whole, as a tuple."""
+    return storage_of(value) in lifted if isinstance(value, Tensor) else any(_leads_to(v, lifted) for v in through(value))
 
 
 def loss_arguments(

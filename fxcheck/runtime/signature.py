@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from fxcheck.capture.held import reached_from
 from fxcheck.errors import InputError, StepError
 from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, modes_of_torch, plain_attributes
 
@@ -42,16 +43,20 @@ class State:
         parameters: list[Any] = []
         held: list[nn.Parameter] = []
         found = _modules(roots)
-        for m in found:
+        everything = [*found, *_unregistered(found)]
+        for i, m in enumerate(everything):
             modules.append((m, m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
             modules.extend([id(b) for b in m._buffers.values()])
-            for p in m._parameters.values():
-                if p is not None:
-                    parameters.append((id(p), p.requires_grad, p.dtype, p.device))
-                    held.append(p)
-                    modules.append(hooks_of(p))
-        attributes = plain_attributes(found)
-        return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(found, held))
+            own = [p for p in m._parameters.values() if p is not None]
+            modules.extend(map(hooks_of, own))
+            kinds = [(id(p), p.requires_grad, p.dtype, p.device) for p in own]
+            if i < len(found):
+                parameters += kinds
+                held += own
+            else:  # no parameters of the model: others in their place ask for another capture only
+                modules += kinds
+        attributes = plain_attributes(everything)
+        return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(everything, held))
 
     def now(self, roots: Iterable[nn.Module]) -> State:
         """The state of the same roots at present: this one while nothing has changed, which every forward asks."""
@@ -113,6 +118,12 @@ def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
             found.append(current)
             stack.extend(current._modules.values())  # type: ignore[arg-type]
     return found
+
+
+def _unregistered(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Modules that attributes of others lead to."""
+    reached = (value for _, value in reached_from(("", m) for m in modules))
+    return [v for v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule)]
 
 
 class Inputs(NamedTuple):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -80,6 +84,31 @@ def test_a_value_that_was_computed_with_gradients_before_the_forward_is_refused(
         with pytest.raises(CaptureError, match="computed with gradients before it") as caught:
             call(model, (torch.zeros(4, 4),))
         assert caught.value.code == "FX604"
+
+
+@pytest.mark.parametrize("container", [lambda v: v, lambda v: [v], lambda v: ({0: v},), lambda v: SimpleNamespace(v=v)])
+@pytest.mark.parametrize("kind", [nn.Parameter, lambda v: v.requires_grad_()])
+def test_a_trainable_tensor_that_is_no_parameter_is_refused_where_its_gradient_counts(kind, container) -> None:
+    def scale() -> Any:
+        held = vars(model.held) if isinstance(model.held, SimpleNamespace) else model.held
+        return torch.utils._pytree.tree_leaves(held)[0]
+
+    model = Model(lambda y: y * scale())
+    vars(model)["held"] = container(kind(torch.ones(4)))
+    for call in (fxcheck.analyze, fxcheck.instrument):
+        with pytest.raises(CaptureError, match="trainable tensor that is no parameter") as caught:
+            call(model, (torch.zeros(4, 4),))
+        assert caught.value.code == "FX604"
+    model.body = lambda y: y * scale().detach() + _without_gradient(lambda: 2 * scale())
+    assert fxcheck.analyze(model, (torch.zeros(4, 4),)).verdict == "smooth"
+    model.body = lambda y: y * scale()
+    scale().requires_grad_(False)
+    assert fxcheck.analyze(model, (torch.zeros(4, 4),)).verdict == "smooth"
+
+
+def _without_gradient(compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return compute()
 
 
 def test_non_finite_weights_are_an_error_that_names_them() -> None:

@@ -123,11 +123,15 @@ def test_hooks_on_modules_parameters_and_tensors_are_recorded() -> None:
         y.register_hook(lambda g: 2 * g)
         return y
 
+    def hooked_after_accumulation(m, x):
+        m.linear.weight.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+        return m.linear(x)
+
     on_module, on_parameter, after_accumulation = (Model(lambda m, x: m.linear(x)) for _ in range(3))
     on_module.linear.register_full_backward_hook(lambda m, gi, go: None)
     on_parameter.linear.weight.register_hook(lambda g: -g)
     after_accumulation.linear.bias.register_post_accumulate_grad_hook(lambda p: None)
-    assert _codes(hooked) == ["FX505"]
+    assert _codes(hooked) == _codes(hooked_after_accumulation) == ["FX505"]
     for model in (on_module, on_parameter, after_accumulation):
         assert [d.code for d in capture(model, (torch.zeros(3, 4),)).hidden] == ["FX505"]
 
@@ -217,6 +221,19 @@ def test_assigning_data_in_the_forward_is_refused() -> None:
     with pytest.raises(CaptureError, match=r"assigns \.data") as caught:
         _capture(assigned)
     assert caught.value.code == "FX604"
+
+
+def test_computing_in_place_on_data_assigns_what_is_there() -> None:
+    class Averaging(nn.BatchNorm1d):
+        def forward(self, x):
+            self.running_mean.data *= 0.9
+            self.running_mean.data += 0.1 * x.detach().mean(0)
+            return x * self.weight + self.running_mean
+
+    checked = fxcheck.instrument(Averaging(2), (torch.ones(3, 2),))
+    checked(torch.ones(3, 2)).sum().backward()
+    assert checked.last_step.verdict == "certified"
+    assert torch.allclose(checked.model.running_mean, torch.full((2,), 0.1))
 
 
 def test_a_no_grad_region_is_inlined_and_marked() -> None:

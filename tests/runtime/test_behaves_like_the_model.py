@@ -107,8 +107,8 @@ def test_an_attribute_of_the_model_is_set_through_the_checked_one() -> None:
 
     model, x = Tempered(), torch.randn(4, 2)
     checked = fxcheck.instrument(model, (x,))
-    checked.tau, checked.offset, checked.note = 0.5, 1.0, "mine"
-    assert (model.tau, model.offset, checked.tau, checked.note) == (0.5, 1.0, 0.5, "mine") and not hasattr(model, "note")
+    checked.tau, checked.offset, checked.note, checked._own = 0.5, 1.0, "its", "mine"
+    assert (model.tau, model.offset, checked.tau, model.note) == (0.5, 1.0, 0.5, "its") and not hasattr(model, "_own")
     assert "tau" not in vars(checked)
     assert torch.equal(checked(x), model(x))
     del checked.offset

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from argparse import Namespace
+from collections import UserDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -51,6 +55,67 @@ class _Linear(nn.Module):
             return self.act(y)
         b = self.times(self.bound(self.settings.tensors[0] * self.b))
         return self.act(y + self.factors[0] * self.k * self.scaled(self.shifted(b))) if self.has_bias else self.act(y)
+
+
+@dataclass(slots=True, frozen=True)
+class _Slotted:
+    held: Any
+
+
+def _one(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+class _Signed(nn.Module):
+    """relu(b) - c relu(-b): |b| for c = -1, where AD is right, and b for c = 1, where AD gives 0 at 0."""
+
+    def __init__(self, holder: Any, read: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.holder, self.read = holder, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b + 0 * x
+        return torch.relu(y) - self.read(self.holder) * torch.relu(-y)
+
+
+HOLDERS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[_Signed], object]]] = {
+    "a tensor in a tuple": ((_one(-1.0),), lambda h: h[0], lambda m: setattr(m, "holder", (_one(1.0),))),
+    "a tensor in a tuple in a dict": ({0: (_one(-1.0),)}, lambda h: h[0][0], lambda m: m.holder.update({0: (_one(1.0),)})),
+    "a tensor in a deque": (deque([_one(-1.0)], maxlen=1), lambda h: h[0], lambda m: m.holder.append(_one(1.0))),
+    "a tensor in a set": ({_one(-1.0)}, lambda h: next(iter(h)), lambda m: (m.holder.clear(), m.holder.add(_one(1.0)))),
+    "a frozen parameter in a list": (
+        [nn.Parameter(_one(-1.0), False)], lambda h: h[0], lambda m: m.holder.__setitem__(0, nn.Parameter(_one(1.0), False))),
+    "a module that none has registered": (
+        [nn.Sequential(nn.LeakyReLU(-1.0))], lambda h: h[0][0].negative_slope,
+        lambda m: setattr(m.holder[0][0], "negative_slope", 1.0)),
+    "the flag of a module that none has registered": (
+        (nn.ReLU(),), lambda h: -1.0 if h[0].training else 1.0, lambda m: m.holder[0].eval()),
+    "entries read by item()": (_one(-1.0), lambda h: h.item(), lambda m: m.holder.fill_(1.0)),
+    "entries read by tolist()": ([_one(-1.0)], lambda h: h[0].tolist(), lambda m: m.holder[0].fill_(1.0)),
+    "a tensor read by float()": (_one(-1.0), float, lambda m: setattr(m, "holder", _one(1.0))),
+    "a slot": (_Slotted(-1.0), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", 1.0)),
+    "a tensor in a slot": (_Slotted(_one(-1.0)), lambda h: h.held, lambda m: object.__setattr__(m.holder, "held", _one(1.0))),
+    "a namespace": (Namespace(held=-1.0), lambda h: h.held, lambda m: setattr(m.holder, "held", 1.0)),
+    "a user's dict": (UserDict(held=-1.0), lambda h: h["held"], lambda m: m.holder.update(held=1.0)),
+    "a dict five levels deep": (
+        {0: {0: {0: {0: {0: -1.0}}}}}, lambda h: h[0][0][0][0][0], lambda m: m.holder[0][0][0][0].update({0: 1.0})),
+    "a range": (range(-1, 0), lambda h: h.start, lambda m: setattr(m, "holder", range(1, 2))),
+    "a frozenset": (frozenset([-1.0]), lambda h: min(h), lambda m: setattr(m, "holder", frozenset([1.0]))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_value_is_seen_to_change_in(name: str) -> None:
+    holder, read, change = HOLDERS[name]
+    model = _Signed(copy.deepcopy(holder), read)
+    checked = fxcheck.instrument(model, (X,), allow_uncovered=True)
+    checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified" and len(checked._programs) == 1
+    change(model)
+    with checked.step() as step:
+        checked(X).sum().backward()
+    assert step.verdict == "uncertified" and torch.equal(checked(X), model(X))
 
 
 class _Odd(nn.Module):
@@ -228,3 +293,19 @@ def test_forwards_of_one_step_with_other_attributes_in_between_are_not_pooled() 
         (loss + checked(zero).sum()).backward()
     assert float(model.b.grad) == 0.0
     assert step.verdict == "uncertified" and "different layers" in step.text
+
+
+def test_a_new_attribute_is_the_models_but_for_a_private_one() -> None:
+    class Scaled(_Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return getattr(self, "gain", 1.0) * super().forward(x)
+
+    model = Scaled()
+    nn.init.ones_(model.b)
+    checked = fxcheck.instrument(model, (X,))
+    before = checked(X)
+    checked.gain, checked._seen = 3.0, True
+    assert model.gain == 3.0 and not hasattr(model, "_seen")
+    assert torch.equal(checked(X), model(X)) and torch.equal(checked(X), 3 * before)
+    del checked.gain
+    assert torch.equal(checked(X), before) and torch.equal(model(X), before)

@@ -480,3 +480,23 @@ def test_checks_inside_vmap_are_refused_and_leave_torch_as_it_was() -> None:
     with pytest.raises(UncoveredModel, match="vmap"):
         fxcheck.instrument(Mapped(), (torch.randn(3, 2),), allow_uncovered=True)
     assert torch.randn(2).shape == (2,)
+
+
+class _Frozen(dict[str, float]):
+    def __setitem__(self, key: str, value: float) -> None:
+        raise TypeError("frozen")
+
+
+class _Secretive:
+    @property
+    def __dict__(self) -> dict[str, object]:  # type: ignore[override]
+        raise RuntimeError("nothing to see")
+
+
+@pytest.mark.parametrize("held", [_Frozen(k=1.0), _Secretive(), [_Secretive()]])
+def test_what_cannot_be_copied_or_looked_into_is_left_alone(held: object) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    model.held = held  # type: ignore[assignment]
+    checked = fxcheck.instrument(model, (torch.zeros(3, 2),))
+    checked(torch.ones(3, 2)).sum().backward()
+    assert checked.last_step.verdict == "certified" and len(checked._programs) == 1 and model.held is held
