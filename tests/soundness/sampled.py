@@ -109,7 +109,7 @@ class Landscape:
             low: whether in the program's own precision.
         """
         unit = max(self.unit if low else _UNIT, self.unit_of_slopes)
-        return 2 * unit * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
+        return 4 * unit * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
 
     def _sample(self, offset: np.ndarray, value: Tensor, leaves: Sequence[Tensor]) -> Sample:
         if not value.requires_grad:
