@@ -342,12 +342,11 @@ class _Chains:
         kept = {i: p for i, p in enumerate(points or ()) if p.is_kink or p.is_wrong_derivative or not p.stable}
         if points is not None and not kept and continuous:
             return None
+        found = Activation(node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note)
+        if single:
+            return found
         dropped = [b for i, b in enumerate(form.breaks) if points and i not in kept and _is_held(b, self._node(root).dtype)]
-        forms = {} if single else self._exact_forms(node.id, root)
-        return Activation(
-            node.id, root, members, name, tuple(kept.values()), continuous, nondecreasing, smooth, note,
-            (*(form.breaks[i] for i in kept if forms), *dropped), forms,
-        )  # fmt: skip
+        return replace(found, breaks=(*(form.breaks[i] for i in kept), *dropped), forms=self._exact_forms(node.id, root))
 
     def _exact_forms(self, node: int, root: int) -> dict[int, Piecewise]:
         forms = {n: self.forms[n][root].exact for n in self._chain_nodes(node, root)}

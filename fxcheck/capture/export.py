@@ -23,7 +23,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
-from fxcheck.capture.held import Attributes, attributes_of, held_by, is_object, reached_from, reader_of, storage_of
+from fxcheck.capture.held import Attributes, attributes_of, held_by, is_object, reached_from, readers_of, storage_of
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -143,7 +143,7 @@ def capture(
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:
     """The states of the random numbers of Python and numpy, the global ones and those that modules hold."""
     modules = [m for root in roots for m in root.modules()]
-    inner = [read(v) for _, v in held_by(("", m) for m in modules) if (read := reader_of(v))]
+    inner = (read(v) for read, v in readers_of(modules))
     held = [v for v in chain(*(vars(m).values() for m in modules), *inner) if isinstance(v, _GENERATORS)]
     return [random.getstate(), pickle.dumps(np.random.get_state()), *map(pickle.dumps, held)]
 

@@ -24,6 +24,7 @@ _NOT_OF_USERS = {*sys.stdlib_module_names, "torch", "numpy", "lightning", "pytor
 """Packages whose objects hold no settings of a forward, but for those made to hold whatever a user puts there."""
 _FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
+Reader = Callable[[Any], tuple[Any, ...]]
 
 
 def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
@@ -56,6 +57,11 @@ def held_by(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
     return [(path, value) for path, value in reached_from(named) if reader_of(value)]
 
 
+def readers_of(modules: Iterable[nn.Module]) -> list[tuple[Reader, Any]]:
+    """The same with its reader, whatever its name is."""
+    return [(read, value) for _, value in reached_from(("", m) for m in modules) if (read := reader_of(value))]
+
+
 def places(named: Iterable[tuple[str, nn.Module]]) -> list[Any]:
     """The attributes of modules and of objects that they hold, and the containers: wherever a value may be put."""
     modules = list(named)
@@ -84,6 +90,11 @@ def storage_of(tensor: torch.Tensor) -> Any:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
+def view_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The same for all that are one view of one memory."""
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
 def _of_module(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in vars(module).items() if name not in OF_TORCH)
 
@@ -104,7 +115,7 @@ def through(value: Any) -> tuple[Any, ...]:
     return (value.func, *value.args, *value.keywords.values()) if isinstance(value, partial) else ()
 
 
-def reader_of(value: Any) -> Callable[[Any], tuple[Any, ...]] | None:
+def reader_of(value: Any) -> Reader | None:
     """Gives all that a list, dict, small array or object holds; None for any other value."""
     if isinstance(value, (list, set, deque)):
         return tuple

@@ -25,7 +25,7 @@ from torch.overrides import handle_torch_function
 from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture import unroll
-from fxcheck.capture.held import entries, is_object, places
+from fxcheck.capture.held import OF_TORCH, entries, is_object, places, view_of
 from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
@@ -201,11 +201,8 @@ def in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors in attributes of modules and in containers there, which are no parameters and no buffers."""
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in _OF_TORCH and not any(known.startswith(f"{name}_") for known in module._parameters):
+            if name not in OF_TORCH and not any(known.startswith(f"{name}_") for known in module._parameters):
                 yield from ((f"{path}.{name}".lstrip("."), tensor) for tensor in _tensors_in(value, 3))
-
-
-_OF_TORCH = frozenset(vars(nn.Module()))
 
 
 def _tensors_in(value: Any, depth: int) -> Iterator[torch.Tensor]:
@@ -392,7 +389,7 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """But for the alias that ``x.data += y`` reads, writes in place and assigns back."""
-    if isinstance(tensor, FakeTensor) and _same_memory(tensor, value):
+    if isinstance(tensor, FakeTensor) and (view_of(tensor), tensor.dtype) == (view_of(value), value.dtype):
         return
     location, source = _here()
     if isinstance(tensor, FakeTensor) and not _inside_torch(sys._getframe(1).f_code.co_filename):
@@ -402,11 +399,6 @@ def _refuse_assignment(tensor: torch.Tensor, value: torch.Tensor) -> None:
             hint="compute a new tensor, or use copy_() under torch.no_grad()",
         )  # fmt: skip
     _DATA.__set__(tensor, value)
-
-
-def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
-    seen = [(t.untyped_storage()._cdata, t.dtype, t.storage_offset(), t.shape, t.stride()) for t in (a, b)]
-    return seen[0] == seen[1]
 
 
 def _answers(asked: list[Diagnostic], compiled: bool) -> list[tuple[Any, str, Any]]:

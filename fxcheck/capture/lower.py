@@ -13,6 +13,7 @@ from torch import fx
 
 from fxcheck.capture.composites import EXPANSIONS
 from fxcheck.capture.export import Captured
+from fxcheck.capture.held import view_of
 from fxcheck.capture.hidden import region_of
 from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
@@ -283,7 +284,7 @@ class _Lowering:
     def _parameter(self, name: str, value: torch.Tensor) -> _Slot:
         """One leaf for all names of one parameter, and for parameters that occupy the same memory."""
         original = self.captured.parameters.get(name)
-        key = _same_tensor_key(original) if original is not None else name
+        key = view_of(original) if original is not None else name
         if key not in self.leaf_of:
             plain = self._plain(name)
             id_ = self.emit("fxcheck.parameter", {"name": plain}, value, name=plain)
@@ -715,10 +716,6 @@ def _overlaps_itself(value: torch.Tensor) -> bool:
             return True
         span = stride * size
     return False
-
-
-def _same_tensor_key(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 
 def _bytes(tensor: torch.Tensor) -> range:

@@ -6,7 +6,7 @@ more of them than it has to, in loops that C runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from itertools import chain, compress
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxcheck.capture.held import OF_TORCH, held_by, reader_of
+from fxcheck.capture.held import OF_TORCH, reader_of, readers_of
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Attributes of a module that hold its hooks."""
@@ -55,26 +55,6 @@ def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
     return tuple(chain.from_iterable(held.values() for held in _HOOKS_OF_GRADIENT(parameter) if held))
 
 
-def plain_attributes(modules: Sequence[nn.Module]) -> tuple[object, ...]:
-    """Flags, numbers, words and functions that a forward may read or be, the training flags among them, and what of that the
-    lists, dicts and objects hold that attributes lead to."""
-    held = _holders(modules)
-    numbers = {id(value): i for i, (_, value) in enumerate(held)}
-
-    def mark(value: object) -> object:
-        if isinstance(value, tuple):
-            return tuple(map(mark, value))
-        return value if isinstance(value, _PLAIN) else (type(value), numbers.get(id(value)))
-
-    own = (tuple((name, mark(value)) for name, value in _watched(m).items()) for m in modules)
-    return *own, *((type(value), *map(mark, read(value))) for read, value in held)
-
-
-def _holders(modules: Sequence[nn.Module]) -> list[tuple[Callable[[object], tuple[object, ...]], object]]:
-    found = (value for _, value in held_by(("", m) for m in modules))
-    return [(read, value) for value in found if (read := reader_of(value))]
-
-
 def _watched(module: nn.Module) -> dict[str, object]:
     return {name: value for name, value in vars(module).items()
             if isinstance(value, (*_PLAIN, tuple)) or (name not in OF_TORCH and reader_of(value))}  # fmt: skip
@@ -102,14 +82,14 @@ class Glance:
         self.modules = modules
         self.parameters = parameters
         self.spaces = [*map(vars, modules)]
-        plain = [*map(_watched, modules)]
-        self.holders = _holders(modules)
+        self.watched = [*map(_watched, modules)]
+        self.holders = readers_of(modules)
         held = self._held()
         self.held_lengths, self.held_identities = [*map(len, held)], [*map(_identity, chain.from_iterable(held))]
         self.alive = [v for v in chain.from_iterable(held) if not isinstance(v, torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
-            self.readers = [itemgetter("training", *names) for names in plain]  # one more, so that each reads a tuple
+            self.readers = [itemgetter("training", *names) for names in self.watched]  # one more, so that each reads a tuple
             self.attributes = self._attributes()
         except KeyError:  # a class of its own kind, as one whose flag is a property: nothing is known of it
             parts, self.spaces, self.readers, self.attributes = [], [], [], []
@@ -122,6 +102,19 @@ class Glance:
         self.shared = hooks_of_all_modules()
         self.modes = modes_of_torch()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
+
+    def plain_attributes(self) -> tuple[object, ...]:
+        """Flags, numbers, words and functions that a forward may read or be, the training flags among them, and what of that the
+        lists, dicts and objects hold that attributes lead to."""
+        numbers = {id(value): i for i, (_, value) in enumerate(self.holders)}
+
+        def mark(value: object) -> object:
+            if isinstance(value, tuple):
+                return tuple(map(mark, value))
+            return value if isinstance(value, _PLAIN) else (type(value), numbers.get(id(value)))
+
+        own = (tuple((name, mark(value)) for name, value in held.items()) for held in self.watched)
+        return *own, *((type(value), *map(mark, read(value))) for read, value in self.holders)
 
     def shows_no_change(self) -> bool:
         """Whether attributes, hooks, buffers, parameters and submodules are the same objects, parameters of the same kind, and

@@ -15,7 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from fxcheck.capture.held import reached_from
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, modes_of_torch, plain_attributes
+from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
 _VERSION = attrgetter("_version")
 _READABLE = (torch.float32, torch.float64, torch.int64)
@@ -55,8 +55,8 @@ class State:
                 held += own
             else:  # no parameters of the model: others in their place ask for another capture only
                 modules += kinds
-        attributes = plain_attributes(everything)
-        return cls(tuple(modules), tuple(parameters), tuple(held), attributes, Glance(everything, held))
+        glance = Glance(everything, held)
+        return cls(tuple(modules), tuple(parameters), tuple(held), glance.plain_attributes(), glance)
 
     def now(self, roots: Iterable[nn.Module]) -> State:
         """The state of the same roots at present: this one while nothing has changed, which every forward asks."""
