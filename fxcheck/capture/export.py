@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import io
 import logging
 import pickle
 import random
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -23,7 +21,16 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
-from fxcheck.capture.held import Attributes, attributes_of, held_by, is_object, reached_from, readers_of, storage_of
+from fxcheck.capture.held import (
+    Criterion,
+    attributes_of,
+    held_by,
+    is_object,
+    reached_from,
+    readers_of,
+    roots_of,
+    storage_of,
+)
 from fxcheck.capture.hidden import (
     in_attributes,
     recording,
@@ -34,6 +41,7 @@ from fxcheck.capture.hidden import (
     watching_iterators,
     watching_numbers,
 )
+from fxcheck.capture.mentioned import Scope
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
@@ -107,7 +115,7 @@ def capture(
     """
     if mode not in ("train", "eval", "keep"):
         raise UsageError(f"unknown mode {mode!r}: wanted train, eval or keep", hint="pass --mode train")
-    roots = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    roots = roots_of(model, loss)
     for root in roots:
         _refuse_unready(root)
     _refuse_inference(roots, (args, kwargs, target))
@@ -320,29 +328,13 @@ def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> Non
     if isinstance(loss, nn.Module):
         return
     known = {id(p) for p in model.parameters()}
-    for name, value in _mentioned(loss):
+    for name, value in reached_from([("", Criterion(loss))]):
         found = value.parameters() if isinstance(value, nn.Module) else [value] if isinstance(value, torch.Tensor) else []
         if any(p.requires_grad and id(p) not in known for p in found):
             raise UsageError(
                 f"the loss uses {name}, which is or has a trainable parameter that the model does not own",
                 hint=f"pass a module that owns it as the loss, or register {name} in the model",
             )
-
-
-def _mentioned(loss: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """What a criterion that is no module can reach by a name."""
-    if isinstance(loss, functools.partial):
-        yield from ((f"argument {i}", v) for i, v in enumerate(loss.args))
-        yield from loss.keywords.items()
-        yield from _mentioned(loss.func)
-    elif inspect.ismethod(loss):
-        yield from [("self", loss.__self__), *getattr(loss.__self__, "__dict__", {}).items()]
-        yield from _mentioned(loss.__func__)
-    elif inspect.isfunction(loss):
-        names = inspect.getclosurevars(loss)
-        yield from {**names.globals, **names.nonlocals}.items()
-    else:
-        yield from getattr(loss, "__dict__", {}).items()
 
 
 def _refuse_inference(roots: Sequence[nn.Module], inputs: Any) -> None:
@@ -435,7 +427,8 @@ def _refuse_derived_constants(program: ExportedProgram) -> None:
 def _refuse_unregistered_leaves(program: ExportedProgram, roots: Sequence[nn.Module]) -> None:
     """A trainable tensor that no module has registered gets a gradient from autograd, and is a constant to export."""
     reached = [value for _, value in reached_from(("", m) for root in roots for m in root.modules())]
-    held = chain(reached, *(v.parameters() for v in reached if isinstance(v, nn.Module)))
+    modules = (v for v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule))
+    held = chain(reached, *(m.parameters() for m in modules))
     trainable = {storage_of(v) for v in held if isinstance(v, torch.Tensor) and v.requires_grad and v.is_leaf}
     trainable -= {storage_of(p) for root in roots for p in root.parameters()}
     names = program.graph_signature.inputs_to_lifted_tensor_constants
@@ -534,7 +527,7 @@ def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
 
 def _copied(place: Any) -> Any:
     """What a container holds, in one that no user has made; None for anything else."""
-    if isinstance(place, (dict, Attributes)):
+    if isinstance(place, MutableMapping):
         return dict(place)
     kind = next((k for k in (list, set, deque) if isinstance(place, k)), None)
     return place.copy() if isinstance(place, np.ndarray) else kind and kind(place)
@@ -549,7 +542,7 @@ def _written(module: nn.Module, before: list[tuple[str, Any, Any]]) -> list[str]
 
 def _holds(container: Any, before: Any) -> bool:
     """Whether a list, set or dict holds the same objects as the copy of it; True for anything else."""
-    if isinstance(container, (dict, Attributes)):
+    if isinstance(container, MutableMapping):
         return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
     if isinstance(container, set):  # a copy of which may have another order
         return {*map(id, container)} == {*map(id, before)}
@@ -578,6 +571,9 @@ def _put_back(container: Any, before: Any) -> None:
         return
     if isinstance(container, np.ndarray):
         container[...] = before
+        return
+    if isinstance(container, Scope):
+        container.update((name, value) for name, value in before.items() if container.get(name) is not value)
         return
     container.clear()
     if isinstance(container, (list, deque)):

@@ -2,50 +2,71 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from functools import partial
-from types import MemberDescriptorType, MethodType, SimpleNamespace
+from itertools import chain
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from fxcheck.capture.mentioned import Code, Scope, is_of_user
+
 _DEPTH = 8
 _MANY = 1000
 """Larger ones, as a vocabulary, are not looked into."""
 OF_TORCH = frozenset(vars(nn.Module()))
 """Names of attributes that every module has."""
-_NOT_OF_USERS = {*sys.stdlib_module_names, "torch", "numpy", "lightning", "pytorch_lightning"}
-"""Packages whose objects hold no settings of a forward, but for those made to hold whatever a user puts there."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Those of them that hold a module's hooks."""
 _FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 Reader = Callable[[Any], tuple[Any, ...]]
 
 
 def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
-    """Whatever is reached from attributes of modules, those that no module has registered too, each once, with its name.
+    """Whatever is reached from attributes of modules, those that no module has registered too, and from what their code and that
+    of functions there mentions, each once, with its name; then ``Scope``s, in which code finds it.
 
     Args:
         named: modules with their paths.
     """
     modules = list(named)
+    code = Code()
     level = [(f"{path}.{name}".lstrip("."), value) for path, m in modules for name, value in _of_module(m)]
+    level += [(f"a hook of {path}", hook) for path, m in modules for kind in HOOKS for hook in vars(m).get(kind, {}).values()]
     found, seen = [], {id(m) for _, m in modules}
-    for _ in range(_DEPTH):
-        inner: list[tuple[str, Any]] = []
-        for path, value in level:
-            held = () if id(value) in seen else _inside(value)
-            if id(value) not in seen and len(held) <= _MANY:
-                seen.add(id(value))
-                found.append((path, value))
-                inner += ((path, v) for v in held)
-        level = inner
-    return found
+    for _, m in modules:
+        code.meet(m)
+    is_mentioned = False
+    while level:
+        by_code: list[tuple[str, Any]] = []
+        for _ in range(_DEPTH):
+            inner: list[tuple[str, Any]] = []
+            for path, value in level:
+                if id(value) in seen:
+                    continue
+                code.meet(value)
+                if is_mentioned and is_object(value) and not _slots(type(value)):
+                    seen.add(id(value))
+                    code.meet_attributes(value)
+                    continue
+                if isinstance(value, MethodType):
+                    by_code += [(path, value.__self__), (path, value.__func__)]
+                    continue
+                held = _inside_or_none(value)
+                if held is not None and len(held) <= _MANY:
+                    seen.add(id(value))
+                    found.append((path, value))
+                    inner += ((path, v) for v in held)
+            level = inner
+        level, is_mentioned = [*by_code, *code.news()], True
+    return [*found, *((scope.where, scope) for scope in code.scopes())]
 
 
 def held_by(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
@@ -63,24 +84,26 @@ def readers_of(modules: Iterable[nn.Module]) -> list[tuple[Reader, Any]]:
 
 
 def places(named: Iterable[tuple[str, nn.Module]]) -> list[Any]:
-    """The attributes of modules and of objects that they hold, and the containers: wherever a value may be put."""
+    """The attributes of modules and of objects that they hold, the containers, and scopes: wherever a value may be put."""
     modules = list(named)
-    held = (attributes_of(v) if is_object(v) else v for _, v in held_by(modules))
-    return [*(vars(m) for _, m in modules), *(v for v in held if not isinstance(v, np.ndarray))]
+    reached = reached_from(modules)
+    held = (attributes_of(v) if is_object(v) else v for _, v in reached if reader_of(v))
+    unregistered = (v for _, v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule))
+    return [*(vars(m) for m in chain((m for _, m in modules), unregistered)), *(v for v in held if not isinstance(v, np.ndarray))]
 
 
 def entries(place: Any) -> Iterable[tuple[Any, Any]]:
     """Names, keys or positions of a place, and what is there; what a set holds is its own key."""
     if isinstance(place, set):
         return ((v, v) for v in place)
-    return place.items() if isinstance(place, (dict, Attributes)) else enumerate(place)
+    return place.items() if isinstance(place, MutableMapping) else enumerate(place)
 
 
 def entry(place: Any, key: Any) -> Any:
     """What is there now; None for nothing."""
     if isinstance(place, set):
         return key if key in place else None
-    if isinstance(place, (dict, Attributes)):
+    if isinstance(place, MutableMapping):
         return place.get(key)
     return place[key] if key < len(place) else None
 
@@ -95,8 +118,29 @@ def view_of(tensor: torch.Tensor) -> tuple[Any, ...]:
     return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 
+class Criterion(nn.Module):
+    """Holds a loss that is no module, so that what it reads is found as what modules read."""
+
+    def __init__(self, loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self.loss = loss
+
+
+def roots_of(model: nn.Module, loss: Callable[..., Any] | None) -> list[nn.Module]:
+    """A model, and its loss as a module."""
+    return [model] if loss is None else [model, loss if isinstance(loss, nn.Module) else Criterion(loss)]
+
+
 def _of_module(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in vars(module).items() if name not in OF_TORCH)
+
+
+def _inside_or_none(value: Any) -> tuple[Any, ...] | None:
+    """What a value holds; None for one that cannot be looked into, as a proxy that says it is of another class."""
+    try:
+        return _inside(value)
+    except Exception:  # whatever the user's class raises
+        return None
 
 
 def _inside(value: Any) -> tuple[Any, ...]:
@@ -119,6 +163,8 @@ def reader_of(value: Any) -> Reader | None:
     """Gives all that a list, dict, small array or object holds; None for any other value."""
     if isinstance(value, (list, set, deque)):
         return tuple
+    if isinstance(value, Scope):
+        return Scope.read_now
     if isinstance(value, dict):
         return _keys_and_values
     if isinstance(value, np.ndarray):
@@ -131,9 +177,9 @@ def reader_of(value: Any) -> Reader | None:
 def is_object(value: Any) -> bool:
     """Of a class of the user's own, with attributes that can be read."""
     kind = type(value)
-    if isinstance(value, (nn.Module, type, *_CONTAINERS)):
+    if isinstance(value, (nn.Module, type, Scope, FunctionType, ModuleType, *_CONTAINERS)):
         return False
-    if kind.__module__.partition(".")[0] in _NOT_OF_USERS and kind not in _FOR_USERS:
+    if not is_of_user(kind.__module__) and kind not in _FOR_USERS:
         return False
     try:
         return bool(_slots(kind)) or isinstance(value.__dict__, dict)

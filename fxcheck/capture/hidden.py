@@ -6,9 +6,9 @@ import contextlib
 import os
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import IOBase
 from itertools import chain, count, pairwise
 from typing import Any
 from unittest import mock
@@ -25,7 +25,7 @@ from torch.overrides import handle_torch_function
 from torch.utils._pytree import tree_leaves
 
 from fxcheck.capture import unroll
-from fxcheck.capture.held import OF_TORCH, entries, is_object, places, view_of
+from fxcheck.capture.held import entries, is_object, places, reached_from, view_of
 from fxcheck.capture.origin import user_line_of
 from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
@@ -124,7 +124,7 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
     def look(*_: Any) -> None:
         left = [name for name, tensor in in_attributes(model) if id(tensor) not in before and not tensor.is_leaf]
         found.extend(Diagnostic(
-            "FX508", f"the forward leaves a value with its gradient in attribute {name!r}: what a loss or the next forward makes "
+            "FX508", f"the forward leaves a value with its gradient in {name!r}: what a loss or the next forward makes "
             "of it is not seen", "Store it detached; what is differentiated has to be returned, and passed in.",
         ) for name in dict.fromkeys(left))  # fmt: skip
 
@@ -137,16 +137,28 @@ def watching_attributes(model: nn.Module, found: list[Diagnostic]) -> Iterator[N
 
 @contextmanager
 def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[None]:
-    """Record that the forward takes a value from an iterator that a module holds: its state cannot be read or restored."""
-    held = [(place, key, value) for place in places(model.named_modules()) for key, value in entries(place)
-            if isinstance(value, Iterator) and not is_object(value) and not isinstance(place, set)]  # fmt: skip
+    """Record that the forward takes a value from an iterator that outlives it: its state cannot be read or restored."""
+    held = [(place, key, value) for place in places(model.named_modules()) if not isinstance(place, set)
+            for key, value in entries(place) if _holds_iterators(value)]  # fmt: skip
     for place, key, value in held:
-        place[key] = _WatchedIterator(value, found)
+        place[key] = _with_watched(value, found)
     try:
         yield
     finally:
         for place, key, value in held:
             place[key] = value
+
+
+def _holds_iterators(value: Any) -> bool:
+    if type(value) is tuple:
+        return any(map(_holds_iterators, value))
+    return isinstance(value, Iterator) and not isinstance(value, IOBase) and not is_object(value)
+
+
+def _with_watched(value: Any, found: list[Diagnostic]) -> Any:
+    if type(value) is tuple:
+        return tuple(_with_watched(v, found) for v in value)
+    return _WatchedIterator(value, found) if _holds_iterators(value) else value
 
 
 @contextmanager
@@ -192,25 +204,16 @@ class _WatchedIterator(Iterator[Any]):
 def _taken() -> Diagnostic:
     location, source = _here()
     return Diagnostic(
-        "FX603", "the forward takes a value from an iterator that a module holds, and the next one may make another function",
+        "FX603", "the forward takes a value from an iterator that outlives it, and the next one may make another function",
         "Take it before the forward, and pass it in.", location, source=source,
     )  # fmt: skip
 
 
 def in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in attributes of modules and in containers there, which are no parameters and no buffers."""
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name not in OF_TORCH and not any(known.startswith(f"{name}_") for known in module._parameters):
-                yield from ((f"{path}.{name}".lstrip("."), tensor) for tensor in _tensors_in(value, 3))
-
-
-def _tensors_in(value: Any, depth: int) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth and isinstance(value, (list, tuple, set, deque, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors_in(item, depth - 1)
+    """Tensors that are no parameters and no buffers, in attributes of modules and in whatever they or their code lead to."""
+    computed = {f"{path}.{name}".lstrip(".") for path, module in model.named_modules() for name in vars(module)
+                if any(known.startswith(f"{name}_") for known in module._parameters)}  # fmt: skip
+    return ((path, v) for path, v in reached_from(model.named_modules()) if isinstance(v, torch.Tensor) and path not in computed)
 
 
 class _Functions:

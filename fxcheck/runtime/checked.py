@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from fxcheck import scan
+from fxcheck.capture.held import HOOKS, roots_of
 from fxcheck.errors import NonFiniteError, StepError, UncoveredModel
 from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
-from fxcheck.runtime.glance import HOOKS, autocast_dtypes
+from fxcheck.runtime.glance import autocast_dtypes
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
@@ -75,7 +76,8 @@ class CheckedModule(nn.Module):
         # Written past nn.Module.__setattr__, which would register the model under a name of its own.
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
-            _model=model, _settings=settings, _programs=[], _state=None, _session=None, _owner=None, _opener=None, _several=True,
+            _model=model, _settings=settings, _criterion=roots_of(model, settings.loss)[1:], _programs=[], _state=None,
+            _session=None, _owner=None, _opener=None, _several=True,
             _patience=Patience(settings.joint_seconds), _summary=Summary(exact_ties=settings.exact_ties), last_step=None,
             validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
@@ -296,8 +298,7 @@ class CheckedModule(nn.Module):
     # Programs ----------------------------------------------------------------------------------
 
     def _roots(self) -> list[nn.Module]:
-        loss = self._settings.loss
-        return [self._model, *([loss] if isinstance(loss, nn.Module) else [])]
+        return [self._model, *self._criterion]
 
     def _program_for(
         self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
@@ -357,7 +358,7 @@ class CheckedModule(nn.Module):
             call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
             note = validate(
                 nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
-                lambda: program.module(*call[0], **call[1]), program.trainable, program.is_static,
+                lambda: program.module(*call[0], **call[1]), program.trainable, program.is_static, program.has_generators,
             )  # fmt: skip
             self.__dict__.update(validation=note)
             self._summary.notes = (note,) if note else ()

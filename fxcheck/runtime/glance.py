@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxcheck.capture.held import OF_TORCH, reader_of, readers_of
+from fxcheck.capture.held import HOOKS, OF_TORCH, reader_of, readers_of
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Attributes of a module that hold its hooks."""
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 _PLAIN = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType, partial, Enum, type,

@@ -181,6 +181,11 @@ class Program:
         return bool(random_calls(self.module))
 
     @property
+    def has_generators(self) -> bool:
+        """Whether it draws from other generators than torch's own."""
+        return any(call.kwargs.get("generator") is not None for call in random_calls(self.module))
+
+    @property
     def is_static(self) -> bool:
         """Every step is certified without checks."""
         return self.plan.theorem is not None

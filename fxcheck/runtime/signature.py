@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from fxcheck.capture.held import reached_from
+from fxcheck.capture.held import HOOKS, reached_from
 from fxcheck.errors import InputError, StepError
-from fxcheck.runtime.glance import HOOKS, Glance, hooks_of, hooks_of_all_modules, modes_of_torch
+from fxcheck.runtime.glance import Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
 _VERSION = attrgetter("_version")
 _READABLE = (torch.float32, torch.float64, torch.int64)

@@ -18,10 +18,10 @@ _SEED = 20240507
 
 def validate(
     roots: nn.ModuleList, original: Callable[[], Any], rewritten: Callable[[], Any], parameters: Mapping[str, Tensor],
-    is_static: bool,
+    is_static: bool, seeds_itself: bool,
 ) -> str:  # fmt: skip
     """Run both forms on the same inputs, random numbers and buffers, and compare outputs and gradients; of a forward that writes
-    attributes, those of a second call after it too.
+    attributes or may seed a generator, those of a second call after it too.
 
     Args:
         roots: the modules whose state is restored after each run.
@@ -29,6 +29,7 @@ def validate(
         rewritten: runs the program with check nodes.
         parameters: gradients by these are compared.
         is_static: the model itself will run, and what it writes into attributes is written.
+        seeds_itself: the forward may do so, since it draws from a generator that is not torch's own.
 
     Returns:
         An empty text where all agree bit for bit and no attribute is written; else what the original's own spread between two
@@ -38,11 +39,11 @@ def validate(
         FxcheckError: outputs or gradients differ by more than the original differs from itself.
     """
     try:
-        first, written = _run(roots, original, parameters, None)
+        first, written = _run(roots, original, parameters, 2 if seeds_itself else None)
     except RuntimeError as error:
         raise FxcheckError(f"the model itself raises on the example inputs: {type(error).__name__}: {str(error).splitlines()[0]}",
                            hint="check that its forward and its backward() run on them") from error  # fmt: skip
-    calls = 2 if written else 1
+    calls = 2 if written or seeds_itself else 1
     second, _ = _run(roots, original, parameters, calls)
     try:
         checked, _ = _run(roots, rewritten, parameters, calls)

@@ -1,0 +1,255 @@
+"""What code of a forward or a loss reads without holding it: globals, classes, closures; a capture bakes in their values."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.capture.held import reached_from
+
+X = torch.zeros(2, 1, dtype=torch.float64)
+FACTOR: float = -1.0
+FACTORS: dict[str, Any] = {}
+WEIGHT = torch.tensor(-1.0, dtype=torch.float64)
+CONFIG = SimpleNamespace()
+COUNT = itertools.count(1)
+CALLS = 0
+KEPT: list[Tensor] = []
+settings_module = ModuleType("settings_of_a_user")
+HERE = sys.modules[__name__]
+
+
+class Settings:
+    """A user's own."""
+
+    factor = -1.0
+
+    def __init__(self) -> None:
+        self.own, self.unrelated = -1.0, 0
+
+    @property
+    def seen(self) -> float:
+        return self.own
+
+
+class Signed(nn.Module):
+    """relu(b) - c relu(-b): |b| for c = -1, where AD is right, and b for c = 1, where AD gives 0 at 0."""
+
+    factor = -1.0
+
+    def __init__(self, read: Callable[[Signed], Any]) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b + 0 * x
+        return torch.relu(y) - self.read(self) * torch.relu(-y)
+
+    def by_a_method(self) -> float:
+        return FACTOR
+
+
+def _closure() -> tuple[Callable[[Any], Any], Callable[[float], None]]:
+    held = -1.0
+
+    def put(value: float) -> None:
+        nonlocal held
+        held = value
+
+    return lambda _: held, put
+
+
+def _default(held: list[float]) -> tuple[Callable[[Any], Any], Callable[[float], None]]:
+    def read(_: Any, factors: list[float] = held) -> float:
+        return factors[0]
+
+    return read, partial(held.__setitem__, 0)
+
+
+def _wrapped() -> tuple[Callable[[Any], Any], Callable[[float], None]]:
+    @torch.no_grad()
+    def read(_: Any) -> float:
+        return FACTOR
+
+    return read, partial(setattr, HERE, "FACTOR")
+
+
+@lru_cache(maxsize=1)
+def _cached() -> tuple[Settings]:
+    return (GLOBAL_SETTINGS,)
+
+
+def _imported(_: Any) -> Any:
+    from settings_of_a_user import factor
+
+    return factor
+
+
+def _of_named_class(_: Any) -> float:
+    return Settings.factor
+
+
+GLOBAL_SETTINGS = Settings()
+_READ_CLOSURE, _PUT_CLOSURE = _closure()
+_READ_DEFAULT, _PUT_DEFAULT = _default([-1.0])
+_READ_WRAPPED, _PUT_WRAPPED = _wrapped()
+
+PLACES: dict[str, tuple[Callable[[Signed], Any], Callable[[float], Any]]] = {
+    "a closure": (_READ_CLOSURE, _PUT_CLOSURE),
+    "a default": (_READ_DEFAULT, _PUT_DEFAULT),
+    "a global": (lambda m: FACTOR, partial(setattr, HERE, "FACTOR")),
+    "a global that a method reads": (lambda m: m.by_a_method(), partial(setattr, HERE, "FACTOR")),
+    "a global that a decorated function reads": (_READ_WRAPPED, _PUT_WRAPPED),
+    "globals by name": (lambda m: globals()["FACTOR"], partial(setattr, HERE, "FACTOR")),
+    "a dict": (lambda m: FACTORS["one"], partial(FACTORS.__setitem__, "one")),
+    "a tensor": (lambda m: WEIGHT, lambda v: setattr(HERE, "WEIGHT", torch.tensor(v, dtype=torch.float64))),
+    "entries of a tensor": (lambda m: WEIGHT, lambda v: WEIGHT.fill_(v)),
+    "a namespace": (lambda m: CONFIG.factor, partial(setattr, CONFIG, "factor")),
+    "an attribute of a user's object": (lambda m: GLOBAL_SETTINGS.own, partial(setattr, GLOBAL_SETTINGS, "own")),
+    "a property": (lambda m: GLOBAL_SETTINGS.seen, partial(setattr, GLOBAL_SETTINGS, "own")),
+    "an attribute by name": (lambda m: getattr(GLOBAL_SETTINGS, "own"), partial(setattr, GLOBAL_SETTINGS, "own")),  # noqa: B009
+    "all attributes": (lambda m: vars(GLOBAL_SETTINGS)["".join(("o", "wn"))], partial(setattr, GLOBAL_SETTINGS, "own")),
+    "what a cached function returns": (lambda m: _cached()[0].own, partial(setattr, GLOBAL_SETTINGS, "own")),
+    "a class": (lambda m: Settings.factor, partial(setattr, Settings, "factor")),
+    "a class that a function names": (_of_named_class, partial(setattr, Settings, "factor")),
+    "the model's class": (lambda m: m.factor, partial(setattr, Signed, "factor")),
+    "a module": (lambda m: settings_module.factor, partial(setattr, settings_module, "factor")),
+    "a module imported in the forward": (_imported, partial(setattr, settings_module, "factor")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "settings_of_a_user", settings_module)
+    for _, put in PLACES.values():
+        put(-1.0)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_value_that_code_mentions_is_seen_to_change_in(place: str) -> None:
+    read, put = PLACES[place]
+    checked = fxcheck.instrument(Signed(read), (X,), allow_uncovered=True)
+    for _ in range(2):
+        checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified" and len(checked._programs) == 1
+    put(1.0)
+    with checked.step() as step:
+        checked(X).sum().backward()
+    assert step.verdict == "uncertified" and torch.equal(checked(X), checked.model(X))
+
+
+class Penalty:
+    """A callable loss."""
+
+    def __init__(self) -> None:
+        self.beta = 1.0
+
+    def __call__(self, y: Tensor) -> Tensor:
+        return self.beta * y.square().mean()
+
+
+class Trainer:
+    """Counts, and has a loss of its own."""
+
+    def __init__(self) -> None:
+        self.beta, self.steps, self.history = 1.0, 0, [0.0]
+
+    def loss(self, y: Tensor) -> Tensor:
+        return self.beta * y.square().mean()
+
+
+def _penalty() -> tuple[Callable[[Tensor], Tensor], Callable[[float], None]]:
+    penalty = Penalty()
+    return penalty, partial(setattr, penalty, "beta")
+
+
+def _lambda() -> tuple[Callable[[Tensor], Tensor], Callable[[float], None]]:
+    beta = 1.0
+
+    def put(value: float) -> None:
+        nonlocal beta
+        beta = value
+
+    return lambda y: beta * y.square().mean(), put
+
+
+@pytest.mark.parametrize("made", [_penalty, _lambda])
+def test_a_weight_that_a_loss_reads_may_be_annealed(made: Callable[[], Any]) -> None:
+    loss, put = made()
+    model, x = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)), torch.randn(4, 2)
+    checked = fxcheck.instrument(model, (x,), loss=loss)
+    for beta in (1.0, 0.5):
+        put(beta)
+        assert torch.equal(checked.loss(x), loss(model(x)))
+
+
+def test_a_trainer_whose_method_is_the_loss_may_count() -> None:
+    trainer = Trainer()
+    model, x = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)), torch.randn(4, 2)
+    checked = fxcheck.instrument(model, (x,), loss=trainer.loss)
+    for _ in range(3):
+        checked.loss(x).backward()
+        trainer.steps += 1
+        trainer.history.append(0.0)
+    assert len(checked._programs) == 1
+    trainer.beta = 0.5
+    assert torch.equal(checked.loss(x), trainer.loss(model(x))) and len(checked._programs) == 2
+
+
+def test_globals_that_only_share_a_name_with_an_attribute_do_not_count() -> None:
+    (scopes,) = [dict(v) for p, v in reached_from([("", Signed(lambda m: m.FACTOR))]) if p.startswith("the globals")]
+    assert "torch" in scopes and "FACTOR" not in scopes
+
+
+def _count(_: Any) -> int:
+    global CALLS
+    CALLS += 1
+    return CALLS
+
+
+def _keep(model: Signed) -> float:
+    KEPT.append(2 * model.b)
+    return -1.0
+
+
+TWICE = (iter(range(100)),)
+
+
+@pytest.mark.parametrize(
+    ("read", "code"), [(lambda m: next(COUNT), "FX603"), (lambda m: next(TWICE[0]), "FX603"), (_keep, "FX508")]
+)
+def test_what_a_forward_takes_or_leaves_outside_of_the_model_is_uncovered(read: Callable[[Any], Any], code: str) -> None:
+    assert code in [d.code for d in fxcheck.analyze(Signed(read), (X,)).diagnostics]
+    assert not KEPT
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [(_count, " .the forward writes the globals of"), (lambda m: torch.rand(1, generator=torch.Generator().manual_seed(5)), "")],
+)
+def test_what_another_call_computes_otherwise_is_refused(read: Callable[[Any], Any], words: str) -> None:
+    model = Signed(read)
+    nn.init.constant_(model.b, -1.0)
+    with pytest.raises(fxcheck.FxcheckError, match=f"in the second call differs{words}"):
+        fxcheck.instrument(model, (X,), allow_uncovered=True)
+    assert not CALLS
+
+
+def test_a_class_and_globals_are_as_they_were_after_a_capture() -> None:
+    def counting(model: Signed) -> float:
+        type(model).factor = FACTORS["calls"] = 7.0
+        return -1.0
+
+    FACTORS["calls"] = 0.0
+    fxcheck.analyze(Signed(counting), (X,))
+    assert Signed.factor == -1.0 and FACTORS["calls"] == 0.0
