@@ -138,3 +138,12 @@ def writes_are_counted(right: Any) -> Any:
     from fxcheck.runtime.signature import writes
 
     return lambda constants: (*writes(constants),)
+
+
+@fault(
+    "4.12", "capture.mentioned:Code.meet",
+    "tests/runtime/test_mentioned.py::test_a_value_that_code_mentions_is_seen_to_change_in[a closure]",
+)
+def code_reads_nothing(right: Any) -> Any:
+    """What globals, classes and closures hold is as it was when the model was captured."""
+    return lambda self, value: None
