@@ -37,10 +37,11 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
         named: modules with their paths.
     """
     modules = list(named)
-    code = Code()
     level = [(f"{path}.{name}".lstrip("."), value) for path, m in modules for name, value in _of_module(m)]
     level += [(f"a hook of {path}", hook) for path, m in modules for kind in HOOKS for hook in vars(m).get(kind, {}).values()]
     found, seen = [], {id(m) for _, m in modules}
+    functions = (v for _, v in level if isinstance(v, (FunctionType, MethodType)))
+    code = Code(v.__module__ for v in chain((type(m) for _, m in modules), functions))
     for _, m in modules:
         code.meet(m)
     is_mentioned = False
@@ -49,12 +50,13 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
         for _ in range(_DEPTH):
             inner: list[tuple[str, Any]] = []
             for path, value in level:
-                if id(value) in seen:
+                if id(value) in seen or type(value).__module__.startswith("fxcheck."):
                     continue
                 code.meet(value)
                 if is_mentioned and is_object(value) and not _slots(type(value)):
                     seen.add(id(value))
-                    code.meet_attributes(value)
+                    if type(value) in _FOR_USERS or code.is_at_home(type(value).__module__):
+                        code.meet_attributes(value)
                     continue
                 if isinstance(value, MethodType):
                     by_code += [(path, value.__self__), (path, value.__func__)]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import cached_property, lru_cache, partial
 from operator import itemgetter
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -31,7 +32,19 @@ _AROUND_FUNCTIONS: dict[type, str] = {
 
 def is_of_user(module: str | None) -> bool:
     """Whether a class or function of that module may hold settings of a forward."""
-    return (module or "").partition(".")[0] not in _NOT_OF_USERS
+    return _package(module) not in _NOT_OF_USERS
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
+@lru_cache(maxsize=1024)
+def _is_installed(package: str) -> bool:
+    """Whether it was installed as a library is, so that another project's code is in it."""
+    held = sys.modules.get(package)
+    places = [getattr(held, "__file__", None) or "", *map(str, getattr(held, "__path__", ()))]
+    return any(folder in Path(place).parts for place in places for folder in ("site-packages", "dist-packages"))
 
 
 class Mentions(NamedTuple):
@@ -133,9 +146,17 @@ class _Space(NamedTuple):
 
 
 class Code:
-    """The code at hand, and where it reads."""
+    """The code at hand, and where it reads.
 
-    def __init__(self) -> None:
+    Libraries that none of the model's own classes and functions comes from, as one that logs, are not looked into: they have much
+    state, of which a forward computes nothing.
+
+    Args:
+        homes: modules of Python in which those classes and functions are.
+    """
+
+    def __init__(self, homes: Iterable[str | None]) -> None:
+        self._homes = frozenset(map(_package, homes))
         self._attributes: set[str] = set()
         self._spaces: dict[int, _Space] = {}
         self._met: dict[int, Any] = {}
@@ -155,10 +176,15 @@ class Code:
         elif type(value) in _AROUND_FUNCTIONS:
             self.meet(getattr(value, _AROUND_FUNCTIONS[type(value)]))
         elif isinstance(value, ModuleType):
-            if is_of_user(value.__name__):
+            if self.is_at_home(value.__name__):
                 self._look_in(value, _Space(f"module {value.__name__}", vars(value), vars(value).__setitem__))
         else:
             self._meet_class(type(value), ("forward",))
+
+    def is_at_home(self, module: str | None) -> bool:
+        """Whether code of that module, and what objects of its classes hold, counts."""
+        package = _package(module)
+        return package not in _NOT_OF_USERS and (package in self._homes or not _is_installed(package))
 
     def meet_attributes(self, value: Any) -> None:
         """Take in an object of which only those attributes count that code mentions."""
@@ -167,7 +193,7 @@ class Code:
 
     def _meet_function(self, function: FunctionType) -> None:
         space, name = function.__globals__, function.__globals__.get("__name__")
-        if id(function) in self._met or not (is_of_user(function.__module__) or is_of_user(name)):
+        if id(function) in self._met or not (self.is_at_home(function.__module__) or self.is_at_home(name)):
             return
         cells = _Cells(function)
         self._look_in(function, _Space(f"the closure of {function.__qualname__}", cells, cells.__setitem__,
@@ -175,7 +201,7 @@ class Code:
         self._look_in(vars(function), _Space(function.__qualname__, vars(function), vars(function).__setitem__))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._defaults += [(f"a default of {function.__qualname__}", v) for v in defaults]
-        if is_of_user(name):
+        if self.is_at_home(name):
             mentions = mentions_of(function.__code__)
             self._look_in(space, _Space(f"the globals of {name}", space, space.__setitem__, set()))
             names = self._spaces[id(space)].names
@@ -186,8 +212,8 @@ class Code:
                 self.meet(sys.modules[module])
 
     def _meet_class(self, cls: type, run: tuple[str, ...]) -> None:
-        for base in cls.__mro__ if is_of_user(cls.__module__) else ():
-            if is_of_user(base.__module__):
+        for base in cls.__mro__ if self.is_at_home(cls.__module__) else ():
+            if self.is_at_home(base.__module__):
                 self._look_in(base, _Space(f"class {base.__qualname__}", vars(base), partial(setattr, base)))
                 for name, method in vars(base).items():
                     if isinstance(method, FunctionType) and (name in run or (name.startswith("__") and name not in _NOT_RUN)):

@@ -206,6 +206,24 @@ def test_a_trainer_whose_method_is_the_loss_may_count() -> None:
     assert torch.equal(checked.loss(x), trainer.loss(model(x))) and len(checked._programs) == 2
 
 
+def test_a_library_that_code_calls_is_not_looked_into() -> None:
+    """As one that logs: what it counts at each step is nothing to the forward."""
+    import rich
+
+    scopes = [p for p, _ in reached_from([("", Signed(lambda m: rich.print(m)))])]
+    assert any(p.startswith("the globals of tests") for p in scopes) and not any(p.startswith(("module rich", "the globals of rich")) for p in scopes)
+
+
+def test_a_checked_module_that_a_loss_mentions_may_change_at_every_step() -> None:
+    held: list[Any] = []
+    model, x = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)), torch.randn(4, 2)
+    checked = fxcheck.instrument(model, (x,), loss=lambda y: y.square().mean() * len(held))
+    held.append(checked)
+    for _ in range(3):
+        checked.loss(x).backward()
+    assert len(checked._programs) == 2
+
+
 def test_globals_that_only_share_a_name_with_an_attribute_do_not_count() -> None:
     (scopes,) = [dict(v) for p, v in reached_from([("", Signed(lambda m: m.FACTOR))]) if p.startswith("the globals")]
     assert "torch" in scopes and "FACTOR" not in scopes
