@@ -89,6 +89,11 @@ class Scope(MutableMapping[str, Any]):
         self._namespace, self._put = namespace, put
         self._read = itemgetter(self._names[0], *self._names)
 
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Those of ``read_now``."""
+        return self._names[0], *self._names
+
     def read_now(self) -> tuple[Any, ...]:
         """The values, the first one twice so that it is always a tuple.
 

@@ -38,6 +38,7 @@ from fxcheck.runtime.validate import validate
 OnUncertified = str | Callable[[StepResult], Any]
 _POLICIES = ("record", "warn", "raise")
 _MOST_PROGRAMS = 16
+_MANY_CAPTURES = 5
 _MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
@@ -77,7 +78,7 @@ class CheckedModule(nn.Module):
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
             _model=model, _settings=settings, _criterion=roots_of(model, settings.loss)[1:], _programs=[], _state=None,
-            _session=None, _owner=None, _opener=None, _several=True,
+            _session=None, _owner=None, _opener=None, _several=True, _captured_anew=0,
             _patience=Patience(settings.joint_seconds), _summary=Summary(exact_ties=settings.exact_ties), last_step=None,
             validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
@@ -318,10 +319,23 @@ class CheckedModule(nn.Module):
                 return program, call, inputs, leaves
         if same_kind is not None:
             same_kind.inputs.refuse_other_kind(inputs)
+            if same_kind.inputs.fits(inputs, same_kind.dynamic):
+                self._warn_of_captures(state, same_kind)
         program = self._capture(args, kwargs, target, with_loss, state)
         known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
         return program, call, inputs, leaves
+
+    def _warn_of_captures(self, state: State, program: Program) -> None:
+        """Once, where something that is baked in keeps changing: each capture takes as long as many steps."""
+        self.__dict__["_captured_anew"] += 1
+        if self._captured_anew == _MANY_CAPTURES:
+            names = self._state.glance.what_differs(state.glance) or program.constants_changed()
+            warnings.warn(
+                f"fxcheck: the model has been captured anew {_MANY_CAPTURES} times, since what its code reads keeps changing "
+                f"({', '.join(names[:3]) or 'modules, hooks or modes of torch'}); pass what changes at every step "
+                "as an input or a target, or hold it in a buffer", stacklevel=6,
+            )  # fmt: skip
 
     def _capture(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State

@@ -6,10 +6,10 @@ more of them than it has to, in loops that C runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import partial
-from itertools import chain, compress
+from itertools import chain, compress, islice
 from operator import attrgetter, call, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, FunctionType, MethodType
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fxcheck.capture.held import HOOKS, OF_TORCH, reader_of, readers_of
+from fxcheck.capture.mentioned import Scope
 
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
@@ -149,6 +150,23 @@ class Glance:
             )
         except KeyError:  # one is gone, and another is there
             return False
+
+    def what_differs(self, now: Glance) -> list[str]:
+        """Names of attributes, and of what code mentions, that are other objects in a later glance."""
+        own = (name for then, held in zip(self.watched, now.watched, strict=False) for name, value in held.items()
+               if name in then and then[name] is not value)  # fmt: skip
+        return [*dict.fromkeys(chain(own, self._what_is_held_else(now)))]
+
+    def _what_is_held_else(self, now: Glance) -> Iterator[str]:
+        before, after = iter(self.held_identities), iter(now.held_identities)
+        both = zip(now.holders, self.held_lengths, now.held_lengths, strict=False)
+        for (_, holder), length, new_length in both:
+            then, held = [*islice(before, length)], [*islice(after, new_length)]
+            names = holder.read_names if isinstance(holder, Scope) else ()
+            if names:
+                yield from (f"{n} in {holder.where}" for n, a, b in zip(names, then, held, strict=False) if a != b)
+            elif then != held:
+                yield f"what a {type(holder).__name__} holds"
 
     def _parts(self) -> list[dict[str, object]]:
         """Hooks, buffers, parameters and submodules, module by module."""

@@ -150,6 +150,11 @@ class Program:
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
         return known or self.inputs.fits(inputs, self.dynamic)
 
+    def constants_changed(self) -> list[str]:
+        """Where tensors that the capture has taken for constants are others now, or hold other values."""
+        found = [f"tensor {key!r}" for place, key, held in self.held if entry(place, key) is not held]
+        return found or (["the entries of a tensor that is no buffer"] if _values(self.constants) != self.written else [])
+
     def run(self, call: tuple[tuple[Any, ...], dict[str, Any]], inputs: Inputs) -> Any:
         """The module's output; torch.export's hooks look at each kind of call once, since they cost as much as many checks."""
         args, kwargs = call

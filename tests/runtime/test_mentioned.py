@@ -210,8 +210,9 @@ def test_a_library_that_code_calls_is_not_looked_into() -> None:
     """As one that logs: what it counts at each step is nothing to the forward."""
     import rich
 
-    scopes = [p for p, _ in reached_from([("", Signed(lambda m: rich.print(m)))])]
-    assert any(p.startswith("the globals of tests") for p in scopes) and not any(p.startswith(("module rich", "the globals of rich")) for p in scopes)
+    paths = [p for p, _ in reached_from([("", Signed(lambda m: rich.print(m)))])]
+    assert any(p.startswith("the globals of tests") for p in paths)
+    assert not any(p.startswith(("module rich", "the globals of rich")) for p in paths)
 
 
 def test_a_checked_module_that_a_loss_mentions_may_change_at_every_step() -> None:
@@ -222,6 +223,27 @@ def test_a_checked_module_that_a_loss_mentions_may_change_at_every_step() -> Non
     for _ in range(3):
         checked.loss(x).backward()
     assert len(checked._programs) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(lambda m, i: setattr(HERE, "FACTOR", float(i)), "FACTOR in the globals of"),
+     (lambda m, i: setattr(m, "factor", i), "factor"),
+     (lambda m, i: setattr(HERE, "WEIGHT", torch.tensor(float(i))), "WEIGHT in the globals of"),
+     (lambda m, i: WEIGHT.fill_(i), "the entries of a tensor"), (lambda m, i: FACTORS.update(one=i), "a dict")],
+)  # fmt: skip
+def test_what_keeps_changing_is_named_once(change: Callable[[Signed, int], None], name: str) -> None:
+    model = Signed(lambda m: FACTOR * m.factor * WEIGHT * FACTORS["one"])
+    model.factor = -1.0
+    checked = fxcheck.instrument(model, (X,), allow_uncovered=True, on_uncertified="record")
+    for i in range(2, 6):
+        change(model, i)
+        checked(X)
+    with pytest.warns(UserWarning, match=f"captured anew 5 times.*{name}"):
+        change(model, 7)
+        checked(X)
+    change(model, 8)
+    checked(X)
 
 
 def test_globals_that_only_share_a_name_with_an_attribute_do_not_count() -> None:
