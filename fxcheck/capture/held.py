@@ -50,7 +50,7 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
         for _ in range(_DEPTH):
             inner: list[tuple[str, Any]] = []
             for path, value in level:
-                if id(value) in seen or type(value).__module__.startswith("fxcheck."):
+                if id(value) in seen or str(type(value).__module__).startswith("fxcheck."):
                     continue
                 code.meet(value)
                 if is_mentioned and is_object(value) and not _slots(type(value)):

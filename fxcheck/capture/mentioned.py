@@ -35,8 +35,9 @@ def is_of_user(module: str | None) -> bool:
     return _package(module) not in _NOT_OF_USERS
 
 
-def _package(module: str | None) -> str:
-    return (module or "").partition(".")[0]
+def _package(module: Any) -> str:
+    """Of what ``__module__`` says, which a class may have made anything of."""
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 @lru_cache(maxsize=1024)
