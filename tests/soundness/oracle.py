@@ -150,11 +150,13 @@ class _Trial:
         return Judgement(Verdict.OUTSIDE, distance, BY_COORDINATE, "outside in a coordinate, whatever the others' sizes")
 
     def _is_rounding(self, vertices: np.ndarray) -> bool:
-        """Whether backward in float64 is inside, or no further outside than it rounds, and the program's own no further off."""
-        terms = self.land.terms()
-        exact, low = (self.land.rounding(terms, low) for low in (False, True))
+        """Whether backward in float64 is inside, or no further outside than it rounds, and the program's own no further off.
+
+        Exact pieces hold numbers that the program computed before them in its own precision, as a normalisation of its input.
+        """
+        low = self.land.rounding(self.land.terms())
         near = np.abs(self.found.gradient - self.start.gradient) <= low
-        return bool(near.all()) and self._excess(vertices, _FINE[torch.float64], self.start.gradient, exact) <= 1.0
+        return bool(near.all()) and self._excess(vertices, _FINE[torch.float64], self.start.gradient, low) <= 1.0
 
     def _fits(self, vertices: np.ndarray, relative: float) -> bool:
         return len(vertices) > 0 and self._excess(vertices, relative, self.found.gradient) <= 1.0

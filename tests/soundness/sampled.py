@@ -101,14 +101,13 @@ class Landscape:
             found.append(self._sample(np.zeros(self.total), self.recorded.lifted(leaves, noise), leaves).gradient)
         return np.abs(np.stack(found[1:]) - found[0]).max(axis=0) / _NOISE
 
-    def rounding(self, terms: np.ndarray, low: bool) -> np.ndarray:
-        """How far rounding may have moved each coordinate, in float64 or as the program computes.
+    def rounding(self, terms: np.ndarray) -> np.ndarray:
+        """How far rounding may have moved each coordinate, as the program computes.
 
         Args:
             terms: as ``terms`` gives them.
-            low: whether in the program's own precision.
         """
-        unit = max(self.unit if low else _UNIT, self.unit_of_slopes)
+        unit = max(self.unit, self.unit_of_slopes)
         return 4 * unit * terms + _FLOOR * max(1.0, abs(float(self.value().detach())))
 
     def _sample(self, offset: np.ndarray, value: Tensor, leaves: Sequence[Tensor]) -> Sample:
