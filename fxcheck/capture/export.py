@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import pickle
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from operator import is_
 from typing import Any
+from weakref import ProxyTypes
 
 import numpy as np
 import torch
@@ -24,10 +26,9 @@ from fxcheck.capture.failure import blaming_the_loss, explain_failure
 from fxcheck.capture.held import (
     Criterion,
     attributes_of,
-    held_by,
     is_object,
     reached_from,
-    readers_of,
+    reader_of,
     roots_of,
     storage_of,
 )
@@ -49,6 +50,7 @@ from fxcheck.records.finding import Diagnostic
 
 _WRAPPED = "model"
 _NUMBERS = ("number", "float", "Tensor")
+_CACHED = type(functools.lru_cache(len))
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 SAME_AS_OUTPUT = object()
 """Stands for a target with the shape and dtype of the model's output."""
@@ -150,9 +152,8 @@ def capture(
 
 def _generators(roots: Sequence[nn.Module]) -> list[Any]:
     """The states of the random numbers of Python and numpy, the global ones and those that modules hold."""
-    modules = [m for root in roots for m in root.modules()]
-    inner = (read(v) for read, v in readers_of(modules))
-    held = [v for v in chain(*(vars(m).values() for m in modules), *inner) if isinstance(v, _GENERATORS)]
+    reached = reached_from(("", m) for root in roots for m in root.modules())
+    held = [v for _, v in reached if isinstance(v, _GENERATORS)]
     return [random.getstate(), pickle.dumps(np.random.get_state()), *map(pickle.dumps, held)]
 
 
@@ -333,7 +334,7 @@ def _refuse_hidden_parameters(loss: Callable[..., Any], model: nn.Module) -> Non
         if any(p.requires_grad and id(p) not in known for p in found):
             raise UsageError(
                 f"the loss uses {name}, which is or has a trainable parameter that the model does not own",
-                hint=f"pass a module that owns it as the loss, or register {name} in the model",
+                hint=f"pass a module that owns it as the loss, or register {name.partition(' in ')[0]} in the model",
             )
 
 
@@ -475,13 +476,16 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore flags, buffers, gradients, attributes and what they hold, and the random number generators.
+    """Restore flags, buffers, gradients, attributes and what they and code hold, and the random number generators; what functions
+    have cached meanwhile, which may be no real tensor, is forgotten.
 
     Yields:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
     """
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
-    inner = [(path, v, _copied(_place(v))) for path, v in held_by(model.named_modules())]
+    reached = reached_from(model.named_modules())
+    inner = [(path, v, _copied(_place(v))) for path, v in reached if reader_of(v)]
+    caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, _CACHED)]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
@@ -499,6 +503,9 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
         np.random.set_state(numpy_rng)
         for _, value, kept in inner:
             _put_back(_place(value), kept)
+        for cached, misses in caches:
+            if cached.cache_info().misses != misses:
+                cached.cache_clear()
         for module, training, attributes in modules:
             _restore_contents(module, attributes)
             module.training = training
@@ -522,7 +529,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
     """Every attribute: its name, its value, and for a container a shallow copy of what it holds."""
-    return [(n, v, None if isinstance(v, np.ndarray) else _copied(v)) for n, v in vars(module).items()]
+    return [(n, v, None if type(v) in ProxyTypes or isinstance(v, np.ndarray) else _copied(v)) for n, v in vars(module).items()]
 
 
 def _copied(place: Any) -> Any:
@@ -573,7 +580,7 @@ def _put_back(container: Any, before: Any) -> None:
         container[...] = before
         return
     if isinstance(container, Scope):
-        container.update((name, value) for name, value in before.items() if container.get(name) is not value)
+        container.restore(before)
         return
     container.clear()
     if isinstance(container, (list, deque)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections import ChainMap, UserDict, UserList, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+from weakref import ProxyTypes, ReferenceType
 
 import numpy as np
 import torch
@@ -18,13 +19,16 @@ from torch import nn
 from fxcheck.capture.mentioned import Code, Scope, is_of_user
 
 _DEPTH = 8
-_MANY = 1000
-"""Larger ones, as a vocabulary, are not looked into."""
+_MANY, _MOST = 1000, 20_000
+"""Larger ones, as a vocabulary, are not looked into, nor what comes after so many in all."""
 OF_TORCH = frozenset(vars(nn.Module()))
 """Names of attributes that every module has."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Those of them that hold a module's hooks."""
 _FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
+HOOKS_OF_ALL = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
+"""Hooks that every module has."""
+_WRAPPERS = (UserDict, UserList)
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 Reader = Callable[[Any], tuple[Any, ...]]
 
@@ -39,9 +43,10 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
     modules = list(named)
     level = [(f"{path}.{name}".lstrip("."), value) for path, m in modules for name, value in _of_module(m)]
     level += [(f"a hook of {path}", hook) for path, m in modules for kind in HOOKS for hook in vars(m).get(kind, {}).values()]
-    found, seen = [], {id(m) for _, m in modules}
-    functions = (v for _, v in level if isinstance(v, (FunctionType, MethodType)))
-    code = Code(v.__module__ for v in chain((type(m) for _, m in modules), functions))
+    level += [("a hook of all modules", hook) for hooks in HOOKS_OF_ALL for hook in hooks.values()]
+    found: list[tuple[str, Any]] = []
+    seen = {id(m) for _, m in modules}
+    code = Code(chain(*(_homes_of(value) for _, value in chain(modules, level))))
     for _, m in modules:
         code.meet(m)
     is_mentioned = False
@@ -50,19 +55,23 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
         for _ in range(_DEPTH):
             inner: list[tuple[str, Any]] = []
             for path, value in level:
-                if id(value) in seen or str(type(value).__module__).startswith("fxcheck."):
+                kind = type(value)
+                if id(value) in seen or kind in ProxyTypes or str(kind.__module__).startswith("fxcheck."):
                     continue
                 code.meet(value)
-                if is_mentioned and is_object(value) and not _slots(type(value)):
+                if is_mentioned and is_object(value) and not (_slots(kind) or isinstance(value, _WRAPPERS)):
                     seen.add(id(value))
-                    if type(value) in _FOR_USERS or code.is_at_home(type(value).__module__):
+                    if kind in _FOR_USERS or code.is_at_home(kind.__module__):
                         code.meet_attributes(value)
                     continue
                 if isinstance(value, MethodType):
                     by_code += [(path, value.__self__), (path, value.__func__)]
                     continue
+                if isinstance(value, ReferenceType):
+                    by_code.append((path, value()))
+                    continue
                 held = _inside_or_none(value)
-                if held is not None and len(held) <= _MANY:
+                if held is not None and len(held) <= _MANY * (2 if isinstance(value, Mapping) else 1) and len(found) < _MOST:
                     seen.add(id(value))
                     found.append((path, value))
                     inner += ((path, v) for v in held)
@@ -71,17 +80,18 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
     return [*found, *((scope.where, scope) for scope in code.scopes())]
 
 
-def held_by(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
-    """Whatever of that has a reader.
-
-    Args:
-        named: modules with their paths.
-    """
-    return [(path, value) for path, value in reached_from(named) if reader_of(value)]
+def _homes_of(value: Any) -> Iterator[str | None]:
+    """Where what a module holds to call it comes from."""
+    if isinstance(value, (FunctionType, MethodType)):
+        yield value.__module__
+    elif isinstance(value, partial):
+        yield from _homes_of(value.func)
+    elif callable(value) and (isinstance(value, nn.Module) or is_object(value)):
+        yield from (base.__module__ for base in type(value).__mro__)
 
 
 def readers_of(modules: Iterable[nn.Module]) -> list[tuple[Reader, Any]]:
-    """The same with its reader, whatever its name is."""
+    """Whatever of that has a reader, with it."""
     return [(read, value) for _, value in reached_from(("", m) for m in modules) if (read := reader_of(value))]
 
 
@@ -99,15 +109,6 @@ def entries(place: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(place, set):
         return ((v, v) for v in place)
     return place.items() if isinstance(place, MutableMapping) else enumerate(place)
-
-
-def entry(place: Any, key: Any) -> Any:
-    """What is there now; None for nothing."""
-    if isinstance(place, set):
-        return key if key in place else None
-    if isinstance(place, MutableMapping):
-        return place.get(key)
-    return place[key] if key < len(place) else None
 
 
 def storage_of(tensor: torch.Tensor) -> Any:
@@ -134,7 +135,7 @@ def roots_of(model: nn.Module, loss: Callable[..., Any] | None) -> list[nn.Modul
 
 
 def _of_module(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in vars(module).items() if name not in OF_TORCH)
+    return ((n, v) for n, v in vars(module).items() if n not in OF_TORCH and type(v) not in ProxyTypes)
 
 
 def _inside_or_none(value: Any) -> tuple[Any, ...] | None:
@@ -156,19 +157,21 @@ def through(value: Any) -> tuple[Any, ...]:
     """What is reached by way of a value that does not change itself."""
     if isinstance(value, (tuple, frozenset)):
         return tuple(value)
-    if isinstance(value, MethodType):
+    if isinstance(value, ChainMap):
+        return tuple(value.maps)
+    if isinstance(value, MethodType) or (isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType)):
         return (value.__self__,)
-    return (value.func, *value.args, *value.keywords.values()) if isinstance(value, partial) else ()
+    return (value.func, *value.args, value.keywords, *value.keywords.values()) if isinstance(value, partial) else ()
 
 
 def reader_of(value: Any) -> Reader | None:
     """Gives all that a list, dict, small array or object holds; None for any other value."""
-    if isinstance(value, (list, set, deque)):
-        return tuple
     if isinstance(value, Scope):
         return Scope.read_now
+    if isinstance(value, (list, set, deque)):
+        return tuple if type(value) in _CONTAINERS else _with_attributes
     if isinstance(value, dict):
-        return _keys_and_values
+        return _keys_and_values if type(value) in _CONTAINERS else _with_attributes
     if isinstance(value, np.ndarray):
         return _bytes if value.size <= _MANY else None
     if not is_object(value):
@@ -232,6 +235,12 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 def _keys_and_values(held: Any) -> tuple[Any, ...]:
     return (*held, *held.values())
+
+
+def _with_attributes(held: Any) -> tuple[Any, ...]:
+    """Of a container that somebody has made a class of."""
+    own = _keys_and_values(getattr(held, "__dict__", {}))
+    return (*(_keys_and_values(held) if isinstance(held, dict) else held), *own)
 
 
 def _attributes(held: Any) -> tuple[Any, ...]:

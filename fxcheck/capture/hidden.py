@@ -12,6 +12,7 @@ from io import IOBase
 from itertools import chain, count, pairwise
 from typing import Any
 from unittest import mock
+from weakref import ProxyTypes
 
 import torch
 import torch.fx.traceback
@@ -152,7 +153,7 @@ def watching_iterators(model: nn.Module, found: list[Diagnostic]) -> Iterator[No
 def _holds_iterators(value: Any) -> bool:
     if type(value) is tuple:
         return any(map(_holds_iterators, value))
-    return isinstance(value, Iterator) and not isinstance(value, IOBase) and not is_object(value)
+    return type(value) not in ProxyTypes and isinstance(value, Iterator) and not (isinstance(value, IOBase) or is_object(value))
 
 
 def _with_watched(value: Any, found: list[Diagnostic]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from functools import cached_property, lru_cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ _CONSTRUCTION = ("__new__", "__init__", "__post_init__")
 _NOT_RUN = frozenset({*_CONSTRUCTION, "__init_subclass__", "__repr__", "__str__", "__del__", "__getstate__", "__setstate__",
                       "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__"})  # fmt: skip
 """Methods that no forward calls of an object that is there, or that change nothing."""
-_WHOLE = frozenset({"__dict__", "vars", "asdict"})
+_WHOLE = frozenset({"__dict__", "vars", "asdict", "astuple"})
 """Code that mentions these may read any attribute."""
 _AROUND_FUNCTIONS: dict[type, str] = {
     property: "fget", cached_property: "func", staticmethod: "__func__", classmethod: "__func__",
@@ -59,41 +59,48 @@ class Mentions(NamedTuple):
 @lru_cache(maxsize=4096)
 def mentions_of(code: CodeType) -> Mentions:
     """What code mentions; words count as attributes, as ``getattr`` takes them."""
-    names: tuple[set[str], set[str], set[str]] = (set(), set(), set())
+    names: tuple[set[str], set[str], set[str]] = (set(), {*_words(code.co_consts)}, set())
     for step in dis.get_instructions(code):
-        if isinstance(step.argval, str) and step.argval.replace(".", "_").isidentifier():
-            if "GLOBAL" in step.opname or step.opname == "LOAD_NAME":
-                names[0].add(step.argval)
-            elif step.opname in ("IMPORT_NAME", "LOAD_CONST") or "ATTR" in step.opname or "METHOD" in step.opname:
-                names[2 if step.opname == "IMPORT_NAME" else 1].add(step.argval)
-            elif step.opname == "IMPORT_FROM":
-                names[1].add(step.argval)
+        if "GLOBAL" in step.opname or step.opname == "LOAD_NAME":
+            names[0].add(step.argval)
+        elif step.opname == "IMPORT_NAME":
+            names[2].add(step.argval)
+        elif any(kind in step.opname for kind in ("ATTR", "METHOD", "IMPORT_FROM")):
+            names[1].add(step.argval)
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             for mine, more in zip(names, mentions_of(inner), strict=True):
                 mine |= more
-    return Mentions(*map(frozenset, names))
+    return Mentions(*(frozenset(n for n in found if isinstance(n, str)) for found in names))
+
+
+def _words(constants: Iterable[Any]) -> Iterator[str]:
+    for value in constants:
+        if isinstance(value, str):
+            yield from filter(str.isidentifier, value.split("."))
+        elif isinstance(value, (tuple, frozenset)):
+            yield from _words(value)
 
 
 class Scope(MutableMapping[str, Any]):
     """Names that code mentions, and the values that they have at present.
 
     Args:
-        where: the namespace, for readers.
-        names: those mentioned, at least one.
-        namespace: has them, and others.
-        put: gives a name another value.
+        space: where they are.
+        names: those that are there.
+        wanted: those that code mentions.
     """
 
-    def __init__(self, where: str, names: Iterable[str], namespace: Mapping[str, Any], put: Callable[[str, Any], None]) -> None:
-        self.where, self._names = where, tuple(names)
-        self._namespace, self._put = namespace, put
-        self._read = itemgetter(self._names[0], *self._names)
+    def __init__(self, space: Space, names: Iterable[str], wanted: Collection[str]) -> None:
+        self.where, self.namespace, self.owner = space.where, space.namespace, space.owner
+        self.names = tuple(names)
+        self._space, self._wanted = space, wanted
+        self._read = itemgetter(self.names[0], *self.names) if self.names else _nothing
 
     @property
     def read_names(self) -> tuple[str, ...]:
         """Those of ``read_now``."""
-        return self._names[0], *self._names
+        return (*self.names[:1], *self.names)
 
     def read_now(self) -> tuple[Any, ...]:
         """The values, the first one twice so that it is always a tuple.
@@ -101,22 +108,37 @@ class Scope(MutableMapping[str, Any]):
         Raises:
             KeyError: a name is gone.
         """
-        return self._read(self._namespace)  # type: ignore[no-any-return]
+        return self._read(self.namespace)
+
+    def restore(self, before: Mapping[str, Any]) -> None:
+        """Give names the values that they had, and take away those that were not there; modules that were imported stay."""
+        for name in [n for n in self._wanted if n in self.namespace]:
+            now = self.namespace[name]
+            if name not in before:
+                if not isinstance(now, ModuleType):
+                    self._space.drop(name)
+            elif now is not before[name]:
+                self._space.put(name, before[name])
 
     def __getitem__(self, name: str) -> Any:
-        return self._namespace[name]
+        return self.namespace[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._put(name, value)
+        self._space.put(name, value)
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name} stays in {self.where}")
+        self._space.drop(name)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._names if name in self._namespace)
+        """Those that are there now, new ones too."""
+        return (name for name in self._wanted if name in self.namespace)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _nothing(_: Any) -> tuple[Any, ...]:
+    return ()
 
 
 class _Cells(Mapping[str, Any]):
@@ -134,21 +156,44 @@ class _Cells(Mapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         self._cells[name].cell_contents = value
 
+    def __delitem__(self, name: str) -> None:
+        del self._cells[name].cell_contents
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cells and _is_filled(self._cells[name])
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._cells)
+        return (name for name in self._cells if name in self)
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return sum(map(_is_filled, self._cells.values()))
 
 
-class _Space(NamedTuple):
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+class Space(NamedTuple):
+    """A namespace that code reads."""
+
     where: str
+    """For readers."""
+    owner: Any
+    """Whose it is."""
     namespace: Mapping[str, Any]
     put: Callable[[str, Any], None]
+    drop: Callable[[str], None]
     names: set[str] | None = None
     """Those that count; None for the attributes that any code mentions."""
-    is_object: bool = False
-    """All attributes count where code mentions that it reads them all."""
+
+    @classmethod
+    def of(cls, where: str, owner: Any, namespace: Any, names: set[str] | None = None) -> Space:
+        """Of something like a dict."""
+        return cls(where, owner, namespace, namespace.__setitem__, namespace.__delitem__, names)
 
 
 class Code:
@@ -163,9 +208,8 @@ class Code:
 
     def __init__(self, homes: Iterable[str | None]) -> None:
         self._homes = frozenset(map(_package, homes))
-        self._attributes: set[str] = set()
-        self._spaces: dict[int, _Space] = {}
-        self._met: dict[int, Any] = {}
+        self._attributes = {"forward", "__call__"}
+        self._spaces: dict[int, Space] = {}
         self._told: set[tuple[int, str]] = set()
         self._defaults: list[tuple[str, Any]] = []
 
@@ -183,7 +227,7 @@ class Code:
             self.meet(getattr(value, _AROUND_FUNCTIONS[type(value)]))
         elif isinstance(value, ModuleType):
             if self.is_at_home(value.__name__):
-                self._look_in(value, _Space(f"module {value.__name__}", vars(value), vars(value).__setitem__))
+                self._look_in(Space.of(f"module {value.__name__}", value, vars(value)))
         else:
             self._meet_class(type(value), ("forward",))
 
@@ -195,60 +239,67 @@ class Code:
     def meet_attributes(self, value: Any) -> None:
         """Take in an object of which only those attributes count that code mentions."""
         self.meet(value)
-        self._look_in(value, _Space(f"a {type(value).__qualname__}", vars(value), vars(value).__setitem__, is_object=True))
+        self._look_in(Space.of(f"a {type(value).__qualname__}", value, vars(value)))
 
     def _meet_function(self, function: FunctionType) -> None:
         space, name = function.__globals__, function.__globals__.get("__name__")
-        if id(function) in self._met or not (self.is_at_home(function.__module__) or self.is_at_home(name)):
+        if id(function) in self._spaces or not (self.is_at_home(function.__module__) or self.is_at_home(name)):
             return
         cells = _Cells(function)
-        self._look_in(function, _Space(f"the closure of {function.__qualname__}", cells, cells.__setitem__,
-                                       set(cells) - {"__class__"}))  # fmt: skip
-        self._look_in(vars(function), _Space(function.__qualname__, vars(function), vars(function).__setitem__))
+        closed = {*function.__code__.co_freevars} - {"__class__"}
+        self._look_in(Space.of(f"the closure of {function.__qualname__}", function, cells, closed))
+        self._look_in(Space.of(function.__qualname__, vars(function), vars(function)))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._defaults += [(f"a default of {function.__qualname__}", v) for v in defaults]
         if self.is_at_home(name):
             mentions = mentions_of(function.__code__)
-            self._look_in(space, _Space(f"the globals of {name}", space, space.__setitem__, set()))
+            self._look_in(Space.of(f"the globals of {name}", space, space, set()))
             names = self._spaces[id(space)].names
             assert names is not None
             names |= mentions.globals | (mentions.attributes if "globals" in mentions.globals else set())
             self._attributes |= mentions.attributes | (mentions.globals & _WHOLE)
-            for module in sorted(mentions.imports & sys.modules.keys()):
-                self.meet(sys.modules[module])
+            for module in _imported(mentions.imports, str(space.get("__package__") or "")):
+                self.meet(module)
 
     def _meet_class(self, cls: type, run: tuple[str, ...]) -> None:
         for base in cls.__mro__ if self.is_at_home(cls.__module__) else ():
             if self.is_at_home(base.__module__):
-                self._look_in(base, _Space(f"class {base.__qualname__}", vars(base), partial(setattr, base)))
+                put, drop = partial(setattr, base), partial(delattr, base)
+                self._look_in(Space(f"class {base.__qualname__}", base, vars(base), put, drop))
                 for name, method in vars(base).items():
                     if isinstance(method, FunctionType) and (name in run or (name.startswith("__") and name not in _NOT_RUN)):
                         self._meet_function(method)
 
-    def _look_in(self, owner: Any, space: _Space) -> None:
-        if id(owner) not in self._met:
-            self._met[id(owner)] = owner
-            self._spaces[id(owner)] = space
+    def _look_in(self, space: Space) -> None:
+        self._spaces.setdefault(id(space.owner), space)
 
     def scopes(self) -> list[Scope]:
-        """Wherever code reads."""
-        return [Scope(space.where, names, space.namespace, space.put) for _, space, names in self._read()]
+        """Wherever code reads, or would if there were something."""
+        return [Scope(space, sorted(n for n in wanted if n in space.namespace), wanted) for space, wanted in self._wanted()]
 
     def news(self) -> list[tuple[str, Any]]:
         """What has not been told before of the values there, each with its place."""
         found, self._defaults = self._defaults, []
-        for key, space, names in self._read():
-            for name in names:
-                if (key, name) not in self._told:
-                    self._told.add((key, name))
+        for space, wanted in self._wanted():
+            for name in sorted(n for n in wanted if n in space.namespace):
+                if (id(space.owner), name) not in self._told:
+                    self._told.add((id(space.owner), name))
                     found.append((f"{name} in {space.where}", space.namespace[name]))
         return found
 
-    def _read(self) -> Iterator[tuple[int, _Space, list[str]]]:
-        for key, space in [*self._spaces.items()]:
-            wanted = self._attributes if space.names is None else space.names
-            if space.is_object and not self._attributes.isdisjoint(_WHOLE):
-                wanted = {*space.namespace}
-            names = sorted(name for name in wanted if name in space.namespace)
-            if names:
-                yield key, space, names
+    def _wanted(self) -> Iterator[tuple[Space, Collection[str]]]:
+        reads_all = not self._attributes.isdisjoint(_WHOLE)
+        for space in [*self._spaces.values()]:
+            is_object = space.names is None and not isinstance(space.owner, (type, ModuleType, dict))
+            every = {*space.namespace} if is_object and reads_all else set()
+            yield space, (self._attributes if space.names is None else space.names) | every
+
+
+def _imported(names: Iterable[str], package: str) -> Iterator[ModuleType]:
+    """Modules that are imported under these names by code in a package, relative ones too."""
+    parts = package.split(".") if package else []
+    parents = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    for name in sorted(names):
+        for full in (name, *(f"{parent}.{name}".rstrip(".") for parent in parents)):
+            if isinstance(sys.modules.get(full), ModuleType):
+                yield sys.modules[full]

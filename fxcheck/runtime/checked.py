@@ -275,8 +275,8 @@ class CheckedModule(nn.Module):
         if not state.glance.shows_same_attributes():
             now = State.of(self._roots())
             for _, program in self._programs:
-                if program.attributes == state.attributes:
-                    program.attributes = now.attributes
+                if program.holds_attributes_of(state):
+                    program.goes_on_with(now)
             self.__dict__.update(_state=now)
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], with_loss: bool) -> Any:
@@ -334,7 +334,7 @@ class CheckedModule(nn.Module):
             warnings.warn(
                 f"fxcheck: the model has been captured anew {_MANY_CAPTURES} times, since what its code reads keeps changing "
                 f"({', '.join(names[:3]) or 'modules, hooks or modes of torch'}); pass what changes at every step "
-                "as an input or a target, or hold it in a buffer", stacklevel=6,
+                "as a tensor, an input or a target, or hold it in a buffer", stacklevel=6,
             )  # fmt: skip
 
     def _capture(

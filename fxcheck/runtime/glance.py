@@ -12,16 +12,16 @@ from functools import partial
 from itertools import chain, compress, islice
 from operator import attrgetter, call, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, FunctionType, MethodType
+from weakref import ProxyTypes
 
 import numpy as np
 import torch
 from torch import nn
 
-from fxcheck.capture.held import HOOKS, OF_TORCH, reader_of, readers_of
+from fxcheck.capture.held import HOOKS, HOOKS_OF_ALL, OF_TORCH, readers_of
 from fxcheck.capture.mentioned import Scope
 
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
-_SHARED = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 _PLAIN = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType, partial, Enum, type,
           slice, range, frozenset, complex, torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic)  # fmt: skip
 _VALUES = methodcaller("values")
@@ -34,7 +34,7 @@ _DEVICES = ("cpu", "cuda")
 
 def hooks_of_all_modules() -> list[object]:
     """The hooks that every module has."""
-    return [*chain.from_iterable(map(_VALUES, _SHARED))]
+    return [*chain.from_iterable(map(_VALUES, HOOKS_OF_ALL))]
 
 
 def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
@@ -55,8 +55,9 @@ def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
 
 
 def _watched(module: nn.Module) -> dict[str, object]:
-    return {name: value for name, value in vars(module).items()
-            if isinstance(value, (*_PLAIN, tuple)) or (name not in OF_TORCH and reader_of(value))}  # fmt: skip
+    """All but tensors, and but for what every module has: flags only of that."""
+    return {n: v for n, v in vars(module).items() if type(v) not in ProxyTypes and not isinstance(v, torch.Tensor)
+            and (n not in OF_TORCH or isinstance(v, _PLAIN))}  # fmt: skip
 
 
 def _identity(value: object) -> object:
@@ -67,6 +68,19 @@ def _identity(value: object) -> object:
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
     """With copies of the hooks, which come and go."""
     return tuple(dict(held) if isinstance(held, dict) else held for held in kind)
+
+
+class _Same:
+    """Equal for one object only, which stays alive."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 class Glance:
@@ -83,6 +97,9 @@ class Glance:
         self.spaces = [*map(vars, modules)]
         self.watched = [*map(_watched, modules)]
         self.holders = readers_of(modules)
+        self.namespaces = [v.namespace for _, v in self.holders if isinstance(v, Scope)]
+        self.namespace_sizes = [*map(len, self.namespaces)]
+        self.kinds_of_modules = [*map(type, modules)]
         held = self._held()
         self.held_lengths, self.held_identities = [*map(len, held)], [*map(_identity, chain.from_iterable(held))]
         self.alive = [v for v in chain.from_iterable(held) if not isinstance(v, torch.Tensor)]  # so that identities tell
@@ -102,18 +119,30 @@ class Glance:
         self.modes = modes_of_torch()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
 
-    def plain_attributes(self) -> tuple[object, ...]:
-        """Flags, numbers, words and functions that a forward may read or be, the training flags among them, and what of that the
-        lists, dicts and objects hold that attributes lead to."""
-        numbers = {id(value): i for i, (_, value) in enumerate(self.holders)}
+    def plain_attributes(self) -> tuple[tuple[object, ...], tuple[torch.Tensor, ...]]:
+        """Flags, numbers, words and functions that a forward may read or be, the training flags among them, what of that the
+        lists, dicts and objects hold that attributes and code lead to, and which other objects are there.
+
+        Returns:
+            What can be compared with another glance's; and the tensors among it in their order, of which only those count that a
+            program has taken for constants.
+        """
+        numbers = {id(v.owner if isinstance(v, Scope) else v): i for i, (_, v) in enumerate(self.holders)}
+        tensors: list[torch.Tensor] = []
 
         def mark(value: object) -> object:
+            if isinstance(value, torch.Tensor):
+                tensors.append(value)
+                return torch.Tensor
             if isinstance(value, tuple):
-                return tuple(map(mark, value))
-            return value if isinstance(value, _PLAIN) else (type(value), numbers.get(id(value)))
+                return (type(value), *map(mark, value))
+            if type(value) is float and value != value:
+                return "not a number"
+            return (type(value), value if isinstance(value, _PLAIN) else numbers.get(id(value), _Same(value)))
 
-        own = (tuple((name, mark(value)) for name, value in held.items()) for held in self.watched)
-        return *own, *((type(value), *map(mark, read(value))) for read, value in self.holders)
+        own = [tuple((name, mark(value)) for name, value in held.items()) for held in self.watched]
+        inner = [(type(v), v.names if isinstance(v, Scope) else (), *map(mark, read(v))) for read, v in self.holders]
+        return (*own, *inner), tuple(tensors)
 
     def shows_no_change(self) -> bool:
         """Whether attributes, hooks, buffers, parameters and submodules are the same objects, parameters of the same kind, and
@@ -132,6 +161,7 @@ class Glance:
                 and [*map(len, parts)] == self.lengths
                 and all(map(is_, chain.from_iterable(map(_VALUES, compress(parts, self.lengths))), self.contents))
                 and all(map(is_, map(vars, self.modules), self.spaces))
+                and all(map(is_, map(type, self.modules), self.kinds_of_modules))
                 and [*map(_KIND, self.parameters)] == self.kinds
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
                 and hooks_of_all_modules() == self.shared
@@ -173,6 +203,8 @@ class Glance:
         return [*chain.from_iterable(map(_PARTS, self.spaces))]
 
     def _holds_the_same(self) -> bool:
+        if [*map(len, self.namespaces)] != self.namespace_sizes:  # a name may be there now that code asks for
+            return False
         held = self._held()
         return [*map(len, held)] == self.held_lengths and [*map(_identity, chain.from_iterable(held))] == self.held_identities
 

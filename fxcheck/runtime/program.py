@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcheck.capture.export import Captured, capture
-from fxcheck.capture.held import entries, entry, places, storage_of, through
+from fxcheck.capture.held import storage_of, through
 from fxcheck.capture.hidden import random_calls
 from fxcheck.errors import UncoveredModel
 from fxcheck.ops.measured import Measured
@@ -83,9 +84,12 @@ class Program:
     """Tensors outside of the model's parameters and buffers whose values the analysis or the captured forward has read."""
     written: tuple[int, ...]
     """How often each of them had been written to in place, and checksums: what is written through ``.data`` is not counted."""
-    held: tuple[tuple[Any, Any, Any], ...]
-    """Where attributes of modules, and lists, dicts and objects there, hold tensors which the program has taken for constants, or
-    tuples of such."""
+    held: tuple[tuple[dict[str, Any], str, Any], ...]
+    """Which attributes of modules hold tensors that the program has taken for constants, or tuples of such."""
+    tensors_read: tuple[tuple[int, Tensor], ...]
+    """Such tensors elsewhere, with their places in ``State.tensors``."""
+    memory: tuple[tuple[Tensor, Any], ...]
+    """Those, and ones that unregistered modules have registered, with their memory then: ``.data`` gives them another."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -138,13 +142,24 @@ class Program:
         """Whether the modules and their plain attributes are as they were at the capture."""
         if self.modules is state.modules and self.attributes is state.attributes:  # as at most steps
             return True
-        return self.modules == state.modules and self.attributes == state.attributes
+        return self.modules == state.modules and self.holds_attributes_of(state)
+
+    def holds_attributes_of(self, state: State) -> bool:
+        """Whether plain attributes are as they were, and the tensors that were read where attributes and code lead to."""
+        return self.attributes == state.attributes and all(state.tensors[at] is tensor for at, tensor in self.tensors_read)
+
+    def goes_on_with(self, state: State) -> None:
+        """Take a state that the model's own forward has made of the one at the capture for that one."""
+        read = {id(tensor) for _, tensor in self.tensors_read}
+        self.attributes, self.tensors_read = state.attributes, _places_of(state.tensors, read, id)
 
     def takes(self, inputs: Inputs) -> bool:
         """Whether the capture holds for a call."""
         if self.constants and _values(self.constants) != self.written:
             return False
-        if self.held and any(entry(place, key) is not held for place, key, held in self.held):
+        if self.held and any(place.get(name) is not held for place, name, held in self.held):
+            return False
+        if self.memory and any(storage_of(tensor) != memory for tensor, memory in self.memory):
             return False
         spec = self.inputs.spec
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
@@ -152,7 +167,7 @@ class Program:
 
     def constants_changed(self) -> list[str]:
         """Where tensors that the capture has taken for constants are others now, or hold other values."""
-        found = [f"tensor {key!r}" for place, key, held in self.held if entry(place, key) is not held]
+        found = [name for place, name, held in self.held if place.get(name) is not held]
         return found or (["the entries of a tensor that is no buffer"] if _values(self.constants) != self.written else [])
 
     def run(self, call: tuple[tuple[Any, ...], dict[str, Any]], inputs: Inputs) -> Any:
@@ -217,7 +232,8 @@ class Program:
 
     def _state(self) -> tuple[Any, ...]:
         """What the capture has baked in."""
-        return self.modules, self.attributes, self.written, [id(tensor) for _, _, tensor in self.held]
+        read = chain((v for *_, v in self.held), (v for _, v in self.tensors_read))
+        return self.modules, self.attributes, self.written, [*map(id, read)]
 
 
 def build_program(
@@ -254,11 +270,12 @@ def build_program(
     parameters = {_plain(n, prefix): p for n, p in captured.parameters.items()}
     buffers = {_plain(n, prefix): b for n, b in captured.buffers.items()}
     names = tuple(str(n) for n in captured.program.graph_signature.user_inputs)
-    constants = (*_constants_read(captured, found), *captured.read)
+    constants, read = (*_constants_read(captured, found), *captured.read), _memory_read(captured)
     return Program(
         captured, found, plan, module, inputs, _dynamic(captured, len(inputs.leaves)),
         {n: parameters[n] for n in plan.trainable}, {**buffers, **parameters}, state.modules, state.attributes, names,
-        constants, _values(constants), tuple(_attributes_held(captured, state)),
+        constants, _values(constants), tuple(_attributes_held(state, read)),
+        _places_of(state.tensors, read, storage_of), tuple(_memory_held(state, read)),
     )  # fmt: skip
 
 
@@ -277,11 +294,26 @@ def _values(constants: Sequence[Tensor]) -> tuple[int, ...]:
     return (*writes(constants), *map(checksum, constants))
 
 
-def _attributes_held(captured: Captured, state: State) -> Iterator[tuple[Any, Any, Any]]:
-    constants = (*captured.program.constants.values(), *captured.read)
-    lifted = {storage_of(v) for v in constants if isinstance(v, Tensor)}
-    for place in places(("", m) for m in state.glance.modules):
-        yield from ((place, key, v) for key, v in entries(place) if _leads_to(v, lifted))
+def _memory_read(captured: Captured) -> set[Any]:
+    """Of all tensors that the program has taken for constants."""
+    return {storage_of(v) for v in (*captured.program.constants.values(), *captured.read) if isinstance(v, Tensor)}
+
+
+def _places_of(tensors: Sequence[Tensor], known: set[Any], key: Callable[[Tensor], Any]) -> tuple[tuple[int, Tensor], ...]:
+    return tuple((place, tensor) for place, tensor in enumerate(tensors) if key(tensor) in known)
+
+
+def _attributes_held(state: State, read: set[Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    for place in map(vars, state.glance.modules):
+        yield from ((place, name, v) for name, v in place.items() if _leads_to(v, read))
+
+
+def _memory_held(state: State, read: set[Any]) -> Iterator[tuple[Tensor, Any]]:
+    registered = (chain(m._parameters.values(), m._buffers.values()) for m in state.glance.modules)
+    model = set(map(id, state.held))
+    for tensor in chain(state.tensors, *registered):
+        if tensor is not None and id(tensor) not in model and storage_of(tensor) in read:
+            yield tensor, storage_of(tensor)
 
 
 def _leads_to(value: Any, lifted: set[Any]) -> bool:

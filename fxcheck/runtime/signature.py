@@ -34,7 +34,9 @@ class State:
     held: tuple[nn.Parameter, ...] = field(compare=False)
     """The parameters themselves."""
     attributes: tuple[Any, ...] = field(compare=False)
-    """Plain attributes of each module, and what lists, dicts and objects hold there: a capture bakes them in."""
+    """Plain attributes of each module, and what lists, dicts, objects and code hold there: a capture bakes them in."""
+    tensors: tuple[Tensor, ...] = field(compare=False, repr=False)
+    """Those among that, in order."""
     glance: Glance = field(compare=False, repr=False)
 
     @classmethod
@@ -45,7 +47,7 @@ class State:
         found = _modules(roots)
         everything = [*found, *_unregistered(found)]
         for i, m in enumerate(everything):
-            modules.append((m, m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
+            modules.append((m, type(m), m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
             modules.extend([id(b) for b in m._buffers.values()])
             own = [p for p in m._parameters.values() if p is not None]
             modules.extend(map(hooks_of, own))
@@ -56,7 +58,7 @@ class State:
             else:  # no parameters of the model: others in their place ask for another capture only
                 modules += kinds
         glance = Glance(everything, held)
-        return cls(tuple(modules), tuple(parameters), tuple(held), glance.plain_attributes(), glance)
+        return cls(tuple(modules), tuple(parameters), tuple(held), *glance.plain_attributes(), glance)
 
     def now(self, roots: Iterable[nn.Module]) -> State:
         """The state of the same roots at present: this one while nothing has changed, which every forward asks."""

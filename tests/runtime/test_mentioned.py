@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import weakref
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import ModuleType, SimpleNamespace
@@ -146,6 +147,110 @@ def test_a_value_that_code_mentions_is_seen_to_change_in(place: str) -> None:
     with checked.step() as step:
         checked(X).sum().backward()
     assert step.verdict == "uncertified" and torch.equal(checked(X), checked.model(X))
+
+
+class Defaults:
+    """A trainer whose settings are defaults of its class until somebody sets them."""
+
+    factor = -1.0
+
+
+class Pair:
+    """Two of a kind, and the one that counts."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.both, self.now = (first, second), first
+
+
+def _late(held: Any) -> Any:
+    return getattr(held, "factor", -1.0)
+
+
+DEFAULTS, BARE = Defaults(), SimpleNamespace()
+SETTINGS = Pair(Settings(), Settings())
+MODULES = Pair(nn.LeakyReLU(-1.0), nn.LeakyReLU(1.0))
+SETTINGS.both[1].own = 1.0
+TENSORS = [WEIGHT.clone()]
+HOLDER = SimpleNamespace(weights={"w": [WEIGHT.clone()]})
+TEACHER = nn.Linear(1, 1, bias=False).double().requires_grad_(False)
+FLAGS = Pair(object(), object())
+
+REBOUND: dict[str, tuple[Callable[[Signed], Any], Callable[[float], Any]]] = {
+    "a name that only its class had": (lambda m: DEFAULTS.factor, partial(setattr, DEFAULTS, "factor")),
+    "a name that nobody had": (lambda m: _late(BARE), partial(setattr, BARE, "factor")),
+    "a list of tensors": (lambda m: TENSORS[0], lambda v: setattr(HERE, "TENSORS", [torch.tensor(v, dtype=torch.float64)])),
+    "a list in a dict": (
+        lambda m: HOLDER.weights["w"][0],
+        lambda v: setattr(HOLDER, "weights", {"w": [torch.tensor(v, dtype=torch.float64)]})),
+    "an object of two": (lambda m: SETTINGS.now.own, lambda v: setattr(SETTINGS, "now", SETTINGS.both[v > 0])),
+    "a module of two": (lambda m: MODULES.now.negative_slope, lambda v: setattr(MODULES, "now", MODULES.both[v > 0])),
+    "an object without attributes": (
+        lambda m: -1.0 if FLAGS.now is FLAGS.both[0] else 1.0, lambda v: setattr(FLAGS, "now", FLAGS.both[v > 0])),
+    "a number and a flag": (
+        lambda m: -1.0 if isinstance(CONFIG.kind, bool) else 1.0, lambda v: setattr(CONFIG, "kind", True if v < 0 else 1)),
+    "names in a tuple": (
+        lambda m: [getattr(CONFIG, n) for n in ("own", "other")][1], partial(setattr, CONFIG, "other")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", REBOUND)
+def test_another_value_in_place_is_seen(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for held in (DEFAULTS, BARE):
+        vars(held).pop("factor", None)
+    monkeypatch.setattr(CONFIG, "own", 0.0, raising=False)
+    read, put = REBOUND[place]
+    if "name that" not in place:
+        put(-1.0)
+    checked = fxcheck.instrument(Signed(read), (X,), allow_uncovered=True)
+    for _ in range(2):
+        checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified" and len(checked._programs) == 1
+    put(1.0)
+    with checked.step() as step:
+        checked(X).sum().backward()
+    assert step.verdict == "uncertified" and torch.equal(checked(X), checked.model(X))
+
+
+@lru_cache(maxsize=2)
+def _mask(size: int) -> Tensor:
+    return torch.full((size,), -1.0, dtype=torch.float64)
+
+
+def _lazily(_: Any) -> Tensor:
+    if not hasattr(DEFAULTS, "made"):
+        DEFAULTS.made = torch.tensor(-1.0, dtype=torch.float64)
+    return DEFAULTS.made
+
+
+@pytest.mark.parametrize("read", [lambda m: _mask(1), _lazily])
+def test_what_a_forward_makes_once_is_no_fake_tensor_afterwards(read: Callable[[Any], Tensor]) -> None:
+    fxcheck.analyze(Signed(read), (X,))
+    assert type(read(None)) is Tensor
+    checked = fxcheck.instrument(Signed(read), (X,))
+    checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified" and type(read(None)) is Tensor
+
+
+def test_a_teacher_whose_parameters_get_other_memory_is_read_anew() -> None:
+    model, x = nn.Sequential(nn.Linear(1, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)).double(), torch.randn(4, 1).double()
+
+    def loss(y: Tensor) -> Tensor:
+        return (y - TEACHER(x)).square().mean()
+
+    checked = fxcheck.instrument(model, (x,), loss=loss)
+    for _ in range(2):
+        TEACHER.weight.data = TEACHER.weight.data * 0.5
+        assert torch.equal(checked.loss(x), loss(model(x)))
+
+
+def test_a_weak_proxy_of_what_has_gone_since_is_passed_over() -> None:
+    model, owner = Signed(lambda m: FACTOR), Settings()
+    model.owner = weakref.proxy(owner)
+    checked = fxcheck.instrument(model, (X,))
+    del owner
+    model.unrelated = X  # asks for another look at everything
+    checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified"
 
 
 class Penalty:
