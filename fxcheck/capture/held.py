@@ -19,7 +19,7 @@ from torch import nn
 from fxcheck.capture.mentioned import Code, Scope, is_of_user
 
 _DEPTH = 8
-_MANY, _MOST = 1000, 20_000
+_MANY, _MOST = 1000, 10_000
 """Larger ones, as a vocabulary, are not looked into, nor what comes after so many in all."""
 OF_TORCH = frozenset(vars(nn.Module()))
 """Names of attributes that every module has."""
@@ -28,6 +28,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 _FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
 HOOKS_OF_ALL = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 """Hooks that every module has."""
+_NUMBERS_AND_WORDS = (int, float, bool, str, bytes, type(None))
 _WRAPPERS = (UserDict, UserList)
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 Reader = Callable[[Any], tuple[Any, ...]]
@@ -40,44 +41,57 @@ def reached_from(named: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Any]
     Args:
         named: modules with their paths.
     """
-    modules = list(named)
-    level = [(f"{path}.{name}".lstrip("."), value) for path, m in modules for name, value in _of_module(m)]
-    level += [(f"a hook of {path}", hook) for path, m in modules for kind in HOOKS for hook in vars(m).get(kind, {}).values()]
-    level += [("a hook of all modules", hook) for hooks in HOOKS_OF_ALL for hook in hooks.values()]
-    found: list[tuple[str, Any]] = []
-    seen = {id(m) for _, m in modules}
-    code = Code(chain(*(_homes_of(value) for _, value in chain(modules, level))))
-    for _, m in modules:
-        code.meet(m)
-    is_mentioned = False
-    while level:
-        by_code: list[tuple[str, Any]] = []
-        for _ in range(_DEPTH):
-            inner: list[tuple[str, Any]] = []
-            for path, value in level:
-                kind = type(value)
-                if id(value) in seen or kind in ProxyTypes or str(kind.__module__).startswith("fxcheck."):
-                    continue
-                code.meet(value)
-                if is_mentioned and is_object(value) and not (_slots(kind) or isinstance(value, _WRAPPERS)):
-                    seen.add(id(value))
-                    if kind in _FOR_USERS or code.is_at_home(kind.__module__):
-                        code.meet_attributes(value)
-                    continue
-                if isinstance(value, MethodType):
-                    by_code += [(path, value.__self__), (path, value.__func__)]
-                    continue
-                if isinstance(value, ReferenceType):
-                    by_code.append((path, value()))
-                    continue
-                held = _inside_or_none(value)
-                if held is not None and len(held) <= _MANY * (2 if isinstance(value, Mapping) else 1) and len(found) < _MOST:
-                    seen.add(id(value))
-                    found.append((path, value))
-                    inner += ((path, v) for v in held)
-            level = inner
-        level, is_mentioned = [*by_code, *code.news()], True
-    return [*found, *((scope.where, scope) for scope in code.scopes())]
+    return _Walk(list(named)).all()
+
+
+class _Walk:
+    """Goes from modules to what they hold, and from there to what code finds."""
+
+    def __init__(self, modules: list[tuple[str, nn.Module]]) -> None:
+        self.start = [(f"{path}.{name}".lstrip("."), value) for path, m in modules for name, value in _of_module(m)]
+        self.start += [(f"a hook of {path}", v) for path, m in modules for kind in HOOKS for v in vars(m).get(kind, {}).values()]
+        self.start += [("a hook of all modules", v) for hooks in HOOKS_OF_ALL for v in hooks.values()]
+        self.found: list[tuple[str, Any]] = []
+        self.entries = 0
+        self.seen = {id(m) for _, m in modules}
+        self.by_code: list[tuple[str, Any]] = []
+        """What is looked at when attributes have been followed: of an object there, only what code mentions counts."""
+        self.follows_code = False
+        self.code = Code(chain(*(_homes_of(value) for _, value in chain(modules, self.start))))
+        for _, m in modules:
+            self.code.meet(m)
+
+    def all(self) -> list[tuple[str, Any]]:
+        level = self.start
+        while level:
+            for _ in range(_DEPTH):
+                level = [*chain.from_iterable(self._held_by(path, value) for path, value in level)]
+            level, self.by_code = [*self.by_code, *self.code.news()], []
+            self.follows_code = True
+        return [*self.found, *((scope.where, scope) for scope in self.code.scopes())]
+
+    def _held_by(self, path: str, value: Any) -> Iterable[tuple[str, Any]]:
+        kind = type(value)
+        if kind in _NUMBERS_AND_WORDS or id(value) in self.seen or kind in ProxyTypes or str(kind.__module__).startswith("fxcheck."):
+            return ()
+        self.code.meet(value)
+        if isinstance(value, (MethodType, ReferenceType)):
+            behind = (value.__self__, value.__func__) if isinstance(value, MethodType) else (value(),)
+            self.by_code += ((path, v) for v in behind)
+            return ()
+        if self.follows_code and is_object(value) and not (_slots(kind) or isinstance(value, _WRAPPERS)):
+            self.seen.add(id(value))
+            if (kind in _FOR_USERS or self.code.is_at_home(kind.__module__)) and self.entries + len(vars(value)) <= _MOST:
+                self.entries += len(vars(value))
+                self.code.meet_attributes(value)
+            return ()
+        held = _inside_or_none(value)
+        self.seen.add(id(value))
+        if held is None or len(held) > _MANY * (2 if isinstance(value, Mapping) else 1) or self.entries + len(held) > _MOST:
+            return ()
+        self.entries += len(held)
+        self.found.append((path, value))
+        return ((path, v) for v in held)
 
 
 def _homes_of(value: Any) -> Iterator[str | None]:
