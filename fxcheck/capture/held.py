@@ -53,7 +53,8 @@ class _Walk:
         self.start += [("a hook of all modules", v) for hooks in HOOKS_OF_ALL for v in hooks.values()]
         self.found: list[tuple[str, Any]] = []
         self.entries = 0
-        self.seen = {id(m) for _, m in modules}
+        self.seen: dict[int, Any] = {id(m): m for _, m in modules}
+        """By identity, which tells them apart while they live."""
         self.by_code: list[tuple[str, Any]] = []
         """What is looked at when attributes have been followed: of an object there, only what code mentions counts."""
         self.follows_code = False
@@ -72,7 +73,9 @@ class _Walk:
 
     def _held_by(self, path: str, value: Any) -> Iterable[tuple[str, Any]]:
         kind = type(value)
-        if kind in _NUMBERS_AND_WORDS or id(value) in self.seen or kind in ProxyTypes or str(kind.__module__).startswith("fxcheck."):
+        if kind in _NUMBERS_AND_WORDS or kind in ProxyTypes or str(kind.__module__).startswith("fxcheck."):
+            return ()
+        if id(value) in self.seen:
             return ()
         self.code.meet(value)
         if isinstance(value, (MethodType, ReferenceType)):
@@ -80,13 +83,14 @@ class _Walk:
             self.by_code += ((path, v) for v in behind)
             return ()
         if self.follows_code and is_object(value) and not (_slots(kind) or isinstance(value, _WRAPPERS)):
-            self.seen.add(id(value))
-            if (kind in _FOR_USERS or self.code.is_at_home(kind.__module__)) and self.entries + len(vars(value)) <= _MOST:
+            self.seen[id(value)] = value
+            counts = kind in _FOR_USERS or self.code.is_at_home(kind.__module__)
+            if counts and self.entries + len(vars(value)) <= _MOST:
                 self.entries += len(vars(value))
                 self.code.meet_attributes(value)
             return ()
         held = _inside_or_none(value)
-        self.seen.add(id(value))
+        self.seen[id(value)] = value
         if held is None or len(held) > _MANY * (2 if isinstance(value, Mapping) else 1) or self.entries + len(held) > _MOST:
             return ()
         self.entries += len(held)
