@@ -62,7 +62,7 @@ def _watched(module: nn.Module) -> dict[str, object]:
 
 def _identity(value: object) -> object:
     """What tells a value apart from any other one; the bytes of an array are new ones each time."""
-    return value if isinstance(value, bytes) else id(value)
+    return value if type(value) is bytes else id(value)
 
 
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
@@ -102,7 +102,7 @@ class Glance:
         self.kinds_of_modules = [*map(type, modules)]
         held = self._held()
         self.held_lengths, self.held_identities = [*map(len, held)], [*map(_identity, chain.from_iterable(held))]
-        self.alive = [v for v in chain.from_iterable(held) if not isinstance(v, torch.Tensor)]  # so that identities tell
+        self.alive = [v for v in chain.from_iterable(held) if not issubclass(type(v), torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
             self.readers = [itemgetter("training", *names) for names in self.watched]  # one more, so that each reads a tuple
@@ -131,6 +131,8 @@ class Glance:
         tensors: list[torch.Tensor] = []
 
         def mark(value: object) -> object:
+            if type(value) in ProxyTypes:
+                return _Same(value)
             if isinstance(value, torch.Tensor):
                 tensors.append(value)
                 return torch.Tensor

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import chain
 from math import prod
 from typing import Any
+from weakref import ProxyTypes
 
 import torch
 from torch import Tensor, fx, nn
@@ -305,7 +306,7 @@ def _places_of(tensors: Sequence[Tensor], known: set[Any], key: Callable[[Tensor
 
 def _attributes_held(state: State, read: set[Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     for place in map(vars, state.glance.modules):
-        yield from ((place, name, v) for name, v in place.items() if _leads_to(v, read))
+        yield from ((place, name, v) for name, v in place.items() if type(v) not in ProxyTypes and _leads_to(v, read))
 
 
 def _memory_held(state: State, read: set[Any]) -> Iterator[tuple[Tensor, Any]]:

@@ -245,7 +245,7 @@ def test_a_teacher_whose_parameters_get_other_memory_is_read_anew() -> None:
 
 def test_a_weak_proxy_of_what_has_gone_since_is_passed_over() -> None:
     model, owner = Signed(lambda m: FACTOR), Settings()
-    model.owner = weakref.proxy(owner)
+    model.owner, model.owners = weakref.proxy(owner), [weakref.proxy(owner)]
     checked = fxcheck.instrument(model, (X,))
     del owner
     model.unrelated = X  # asks for another look at everything

@@ -147,3 +147,18 @@ def writes_are_counted(right: Any) -> Any:
 def code_reads_nothing(right: Any) -> Any:
     """What globals, classes and closures hold is as it was when the model was captured."""
     return lambda self, value: None
+
+
+_IN_PLACE = "tests/runtime/test_mentioned.py::test_another_value_in_place_is_seen"
+
+
+@fault("4.12", "runtime.glance:_Same.__eq__", f"{_IN_PLACE}[an object without attributes]")
+def objects_of_one_kind_are_one(right: Any) -> Any:
+    """An object may stand in another's place where both are of one class."""
+    return lambda self, other: type(self.value) is type(other.value)
+
+
+@fault("4.12", "runtime.program:_places_of", f"{_IN_PLACE}[a list of tensors]")
+def containers_of_tensors_stay(right: Any) -> Any:
+    """Lists and dicts of tensors are not built anew."""
+    return lambda tensors, known, key: ()
