@@ -9,7 +9,7 @@ import pickle
 import random
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -24,9 +24,12 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fxcheck.capture.failure import blaming_the_loss, explain_failure
 from fxcheck.capture.held import (
+    NAMED_PLACES,
     Criterion,
     attributes_of,
+    base_of,
     is_object,
+    items_of,
     reached_from,
     reader_of,
     roots_of,
@@ -534,8 +537,8 @@ def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:
 
 def _copied(place: Any) -> Any:
     """What a container holds, in one that no user has made; None for anything else."""
-    if isinstance(place, MutableMapping):
-        return dict(place)
+    if isinstance(place, NAMED_PLACES):
+        return dict(items_of(place))
     kind = next((k for k in (list, set, deque) if isinstance(place, k)), None)
     return place.copy() if isinstance(place, np.ndarray) else kind and kind(place)
 
@@ -549,8 +552,9 @@ def _written(module: nn.Module, before: list[tuple[str, Any, Any]]) -> list[str]
 
 def _holds(container: Any, before: Any) -> bool:
     """Whether a list, set or dict holds the same objects as the copy of it; True for anything else."""
-    if isinstance(container, MutableMapping):
-        return container.keys() == before.keys() and all(v is before[k] for k, v in container.items())
+    if isinstance(container, NAMED_PLACES):
+        now = dict(items_of(container))
+        return now.keys() == before.keys() and all(v is before[k] for k, v in now.items())
     if isinstance(container, set):  # a copy of which may have another order
         return {*map(id, container)} == {*map(id, before)}
     if isinstance(container, (list, deque)):
@@ -582,11 +586,9 @@ def _put_back(container: Any, before: Any) -> None:
     if isinstance(container, Scope):
         container.restore(before)
         return
-    container.clear()
-    if isinstance(container, (list, deque)):
-        container.extend(before)
-    else:
-        container.update(before)
+    base = base_of(container)
+    base.clear(container)
+    (base.extend if base in (list, deque) else base.update)(container, before)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import ChainMap, UserDict, UserList, deque
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -126,7 +126,20 @@ def entries(place: Any) -> Iterable[tuple[Any, Any]]:
     """Names, keys or positions of a place, and what is there; what a set holds is its own key."""
     if isinstance(place, set):
         return ((v, v) for v in place)
-    return place.items() if isinstance(place, MutableMapping) else enumerate(place)
+    return items_of(place) if isinstance(place, NAMED_PLACES) else enumerate(base_of(place).__iter__(place))
+
+
+def base_of(container: Any) -> Any:
+    """The class whose methods read and write a list, set, deque or dict past a class that somebody has made of it.
+
+    Item access of such a class may do anything: one of transformers makes the activation of that name.
+    """
+    return next(base for base in (OrderedDict, dict, list, set, deque, Attributes) if isinstance(container, base))
+
+
+def items_of(mapping: Any) -> Iterable[tuple[Any, Any]]:
+    """Names or keys, and values."""
+    return dict.items(mapping) if isinstance(mapping, dict) else mapping.items()
 
 
 def storage_of(tensor: torch.Tensor) -> Any:
@@ -245,6 +258,10 @@ class Attributes(MutableMapping[str, Any]):
         return found
 
 
+NAMED_PLACES = (dict, Attributes, Scope)
+"""Where what is put has a name or key."""
+
+
 def _slots(kind: type) -> tuple[str, ...]:
     """Names of slots as ``setattr`` knows them."""
     named = (item for c in kind.__mro__ if "__slots__" in vars(c) for item in vars(c).items())
@@ -252,13 +269,13 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 def _keys_and_values(held: Any) -> tuple[Any, ...]:
-    return (*held, *held.values())
+    return (*dict.keys(held), *dict.values(held))
 
 
 def _with_attributes(held: Any) -> tuple[Any, ...]:
     """Of a container that somebody has made a class of."""
     own = _keys_and_values(getattr(held, "__dict__", {}))
-    return (*(_keys_and_values(held) if isinstance(held, dict) else held), *own)
+    return (*(_keys_and_values(held) if isinstance(held, dict) else base_of(held).__iter__(held)), *own)
 
 
 def _attributes(held: Any) -> tuple[Any, ...]:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 _NOT_OF_USERS = frozenset({*sys.stdlib_module_names, "torch", "numpy", "lightning", "pytorch_lightning", "fxcheck"})
 """Packages whose code and objects hold no settings of a forward."""
+_OF_MODELS = frozenset({"torchvision", "timm", "transformers", "diffusers", "accelerate", "peft"})
+"""Libraries of models: what their objects hold counts, but not their globals and classes, which nobody changes, and are many."""
 _CONSTRUCTION = ("__new__", "__init__", "__post_init__")
 _NOT_RUN = frozenset({*_CONSTRUCTION, "__init_subclass__", "__repr__", "__str__", "__del__", "__getstate__", "__setstate__",
                       "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__"})  # fmt: skip
@@ -210,6 +212,7 @@ class Code:
         self._homes = frozenset(map(_package, homes))
         self._attributes = {"forward", "__call__"}
         self._spaces: dict[int, Space] = {}
+        self._functions: dict[int, FunctionType] = {}
         self._told: set[tuple[int, str]] = set()
         self._defaults: list[tuple[str, Any]] = []
 
@@ -234,7 +237,7 @@ class Code:
     def is_at_home(self, module: str | None) -> bool:
         """Whether code of that module, and what objects of its classes hold, counts."""
         package = _package(module)
-        return package not in _NOT_OF_USERS and (package in self._homes or not _is_installed(package))
+        return package not in _NOT_OF_USERS | _OF_MODELS and (package in self._homes or not _is_installed(package))
 
     def meet_attributes(self, value: Any) -> None:
         """Take in an object of which only those attributes count that code mentions."""
@@ -243,12 +246,14 @@ class Code:
 
     def _meet_function(self, function: FunctionType) -> None:
         space, name = function.__globals__, function.__globals__.get("__name__")
-        if id(function) in self._spaces or not (self.is_at_home(function.__module__) or self.is_at_home(name)):
+        if id(function) in self._functions or not (self.is_at_home(function.__module__) or self.is_at_home(name)):
             return
-        cells = _Cells(function)
-        closed = {*function.__code__.co_freevars} - {"__class__"}
-        self._look_in(Space.of(f"the closure of {function.__qualname__}", function, cells, closed))
-        self._look_in(Space.of(function.__qualname__, vars(function), vars(function)))
+        cells, closed = _Cells(function), {*function.__code__.co_freevars} - {"__class__"}
+        self._functions[id(function)] = function
+        if closed:
+            self._look_in(Space.of(f"the closure of {function.__qualname__}", function, cells, closed))
+        if vars(function):
+            self._look_in(Space.of(function.__qualname__, vars(function), vars(function)))
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self._defaults += [(f"a default of {function.__qualname__}", v) for v in defaults]
         if self.is_at_home(name):
@@ -275,13 +280,13 @@ class Code:
 
     def scopes(self) -> list[Scope]:
         """Wherever code reads, or would if there were something."""
-        return [Scope(space, sorted(n for n in wanted if n in space.namespace), wanted) for space, wanted in self._wanted()]
+        return [Scope(space, _both(wanted, space.namespace), wanted) for space, wanted in self._wanted()]
 
     def news(self) -> list[tuple[str, Any]]:
         """What has not been told before of the values there, each with its place."""
         found, self._defaults = self._defaults, []
         for space, wanted in self._wanted():
-            for name in sorted(n for n in wanted if n in space.namespace):
+            for name in _both(wanted, space.namespace):
                 if (id(space.owner), name) not in self._told:
                     self._told.add((id(space.owner), name))
                     found.append((f"{name} in {space.where}", space.namespace[name]))
@@ -292,7 +297,14 @@ class Code:
         for space in [*self._spaces.values()]:
             is_object = space.names is None and not isinstance(space.owner, (type, ModuleType, dict))
             every = {*space.namespace} if is_object and reads_all else set()
-            yield space, (self._attributes if space.names is None else space.names) | every
+            wanted = self._attributes if space.names is None else space.names
+            yield space, wanted | every if every else wanted
+
+
+def _both(wanted: Collection[str], namespace: Mapping[str, Any]) -> list[str]:
+    """What is wanted and there; either may be large."""
+    few, many = (wanted, namespace) if len(wanted) < len(namespace) else (namespace, wanted)
+    return sorted(name for name in few if name in many)
 
 
 def _imported(names: Iterable[str], package: str) -> Iterator[ModuleType]:

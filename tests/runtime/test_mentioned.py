@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import ModuleType, SimpleNamespace
@@ -251,6 +252,44 @@ def test_a_weak_proxy_of_what_has_gone_since_is_passed_over() -> None:
     model.unrelated = X  # asks for another look at everything
     checked(X).sum().backward()
     assert checked.last_step.verdict == "certified"
+
+
+class Makes(OrderedDict[str, Any]):
+    """Makes what is asked for, as a table of activations does that is part of a library."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name)()
+
+
+class Locked(dict[str, Any]):
+    """Lets nobody write."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise TypeError("locked")
+
+    def clear(self) -> None:
+        raise TypeError("locked")
+
+
+ACTIVATIONS, LOCKED = Makes(negative=lambda: -1.0, needs=lambda argument: argument), Locked(negative=-1.0)
+
+
+@pytest.mark.parametrize("read", [lambda m: ACTIVATIONS["negative"], lambda m: LOCKED["negative"] if LOCKED else 0.0])
+def test_dicts_of_classes_of_their_own_are_read_past_them(read: Callable[[Any], Any]) -> None:
+    model = Signed(read)
+    model.held = [ACTIVATIONS, LOCKED]
+    checked = fxcheck.instrument(model, (X,))
+    checked(X).sum().backward()
+    assert checked.last_step.verdict == "certified" and list(ACTIVATIONS) == ["negative", "needs"] and len(LOCKED) == 1
+
+
+def test_what_a_forward_writes_past_a_class_is_put_back_past_it() -> None:
+    def counting(_: Signed) -> float:
+        dict.__setitem__(LOCKED, "calls", 1)
+        return -1.0
+
+    fxcheck.analyze(Signed(counting), (X,))
+    assert dict(LOCKED) == {"negative": -1.0}
 
 
 class Penalty:
