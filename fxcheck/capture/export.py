@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import logging
 import pickle
@@ -30,6 +29,7 @@ from fxcheck.capture.held import (
     base_of,
     is_object,
     items_of,
+    modules_among,
     reached_from,
     reader_of,
     roots_of,
@@ -45,7 +45,7 @@ from fxcheck.capture.hidden import (
     watching_iterators,
     watching_numbers,
 )
-from fxcheck.capture.mentioned import Scope
+from fxcheck.capture.mentioned import CACHED, Scope
 from fxcheck.capture.origin import OriginReader
 from fxcheck.capture.unroll import UnrolledRecurrence
 from fxcheck.errors import CaptureError, FxcheckError, InputError, UsageError
@@ -53,7 +53,6 @@ from fxcheck.records.finding import Diagnostic
 
 _WRAPPED = "model"
 _NUMBERS = ("number", "float", "Tensor")
-_CACHED = type(functools.lru_cache(len))
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 SAME_AS_OUTPUT = object()
 """Stands for a target with the shape and dtype of the model's output."""
@@ -431,8 +430,7 @@ def _refuse_derived_constants(program: ExportedProgram) -> None:
 def _refuse_unregistered_leaves(program: ExportedProgram, roots: Sequence[nn.Module]) -> None:
     """A trainable tensor that no module has registered gets a gradient from autograd, and is a constant to export."""
     reached = [value for _, value in reached_from(("", m) for root in roots for m in root.modules())]
-    modules = (v for v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule))
-    held = chain(reached, *(m.parameters() for m in modules))
+    held = chain(reached, *(m.parameters() for m in modules_among(reached)))
     trainable = {storage_of(v) for v in held if isinstance(v, torch.Tensor) and v.requires_grad and v.is_leaf}
     trainable -= {storage_of(p) for root in roots for p in root.parameters()}
     names = program.graph_signature.inputs_to_lifted_tensor_constants
@@ -488,7 +486,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     modules = [(m, m.training, _contents(m)) for m in model.modules()]
     reached = reached_from(model.named_modules())
     inner = [(path, v, _copied(_place(v))) for path, v in reached if reader_of(v)]
-    caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, _CACHED)]
+    caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, CACHED)]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain) if not b.is_meta]
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]

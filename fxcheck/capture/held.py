@@ -118,8 +118,13 @@ def places(named: Iterable[tuple[str, nn.Module]]) -> list[Any]:
     modules = list(named)
     reached = reached_from(modules)
     held = (attributes_of(v) if is_object(v) else v for _, v in reached if reader_of(v))
-    unregistered = (v for _, v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule))
+    unregistered = modules_among(v for _, v in reached)
     return [*(vars(m) for m in chain((m for _, m in modules), unregistered)), *(v for v in held if not isinstance(v, np.ndarray))]
+
+
+def modules_among(values: Iterable[Any]) -> list[nn.Module]:
+    """Those that can be looked into: TorchScript's cannot."""
+    return [v for v in values if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule)]
 
 
 def entries(place: Any) -> Iterable[tuple[Any, Any]]:

@@ -19,6 +19,9 @@ _NOT_OF_USERS = frozenset({*sys.stdlib_module_names, "torch", "numpy", "lightnin
 """Packages whose code and objects hold no settings of a forward."""
 _OF_MODELS = frozenset({"torchvision", "timm", "transformers", "diffusers", "accelerate", "peft"})
 """Libraries of models: what their objects hold counts, but not their globals and classes, which nobody changes, and are many."""
+_NOT_AT_HOME = _NOT_OF_USERS | _OF_MODELS
+CACHED = type(lru_cache(len))
+"""Of functions that remember what they have returned."""
 _CONSTRUCTION = ("__new__", "__init__", "__post_init__")
 _NOT_RUN = frozenset({*_CONSTRUCTION, "__init_subclass__", "__repr__", "__str__", "__del__", "__getstate__", "__setstate__",
                       "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__"})  # fmt: skip
@@ -27,7 +30,7 @@ _WHOLE = frozenset({"__dict__", "vars", "asdict", "astuple"})
 """Code that mentions these may read any attribute."""
 _AROUND_FUNCTIONS: dict[type, str] = {
     property: "fget", cached_property: "func", staticmethod: "__func__", classmethod: "__func__",
-    type(lru_cache(len)): "__wrapped__",
+    CACHED: "__wrapped__",
 }  # fmt: skip
 """Where what stands for a function holds it."""
 
@@ -237,7 +240,7 @@ class Code:
     def is_at_home(self, module: str | None) -> bool:
         """Whether code of that module, and what objects of its classes hold, counts."""
         package = _package(module)
-        return package not in _NOT_OF_USERS | _OF_MODELS and (package in self._homes or not _is_installed(package))
+        return package not in _NOT_AT_HOME and (package in self._homes or not _is_installed(package))
 
     def meet_attributes(self, value: Any) -> None:
         """Take in an object of which only those attributes count that code mentions."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from fxcheck.capture.held import HOOKS, reached_from
+from fxcheck.capture.held import HOOKS, modules_among, reached_from
 from fxcheck.errors import InputError, StepError
 from fxcheck.runtime.glance import Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
@@ -124,8 +124,7 @@ def _modules(roots: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _unregistered(modules: Sequence[nn.Module]) -> list[nn.Module]:
     """Modules that attributes of others lead to."""
-    reached = (value for _, value in reached_from(("", m) for m in modules))
-    return [v for v in reached if isinstance(v, nn.Module) and not isinstance(v, torch.jit.ScriptModule)]
+    return modules_among(value for _, value in reached_from(("", m) for m in modules))
 
 
 class Inputs(NamedTuple):
