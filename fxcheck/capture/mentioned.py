@@ -100,20 +100,21 @@ class Scope(MutableMapping[str, Any]):
         self.where, self.namespace, self.owner = space.where, space.namespace, space.owner
         self.names = tuple(names)
         self._space, self._wanted = space, wanted
-        self._read = itemgetter(self.names[0], *self.names) if self.names else _nothing
+        self.reader: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.read_names) if self.names else _nothing
+        """Of the namespace; a KeyError is a name that is gone."""
 
     @property
     def read_names(self) -> tuple[str, ...]:
-        """Those of ``read_now``."""
+        """Those whose values ``reader`` gives: the first one twice, so that it is always a tuple."""
         return (*self.names[:1], *self.names)
 
     def read_now(self) -> tuple[Any, ...]:
-        """The values, the first one twice so that it is always a tuple.
+        """The values of ``read_names``.
 
         Raises:
             KeyError: a name is gone.
         """
-        return self._read(self.namespace)
+        return self.reader(self.namespace)
 
     def restore(self, before: Mapping[str, Any]) -> None:
         """Give names the values that they had, and take away those that were not there; modules that were imported stay."""

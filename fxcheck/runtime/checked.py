@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
-from fxcheck.runtime.glance import autocast_dtypes
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
@@ -43,6 +42,7 @@ _MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
 _NEEDS_GRADIENT = attrgetter("requires_grad")
+_HOOKS = itemgetter(*HOOKS)
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -222,15 +222,18 @@ class CheckedModule(nn.Module):
         session = self._session or Session(False, self._settings.joint_seconds)
         if not session.parameters:
             session.parameters, session.written = state.held, versions(state.held)
-        for sentence in _outside_influence(program, leaves):
+        for sentence in _outside_influence(program, leaves, state.glance.autocast):
             session.problem(sentence)
         session.joins(program, _samples(leaves))
-        if any(self.__dict__[kind] for kind in HOOKS):
+        if any(_HOOKS(self.__dict__)):
             session.problem("the checked module has a hook, which may change outputs or gradients; put it on the model, where it "
                             "is seen")  # fmt: skip
-        session.spend("other", started)
         written = writes(leaves)
-        output = self._run(program, call, inputs, leaves, args, kwargs, session, with_loss)
+        if program.is_static:
+            session.spend("other", started)
+            output = self._run_static(args, kwargs, call, session, with_loss)
+        else:
+            output = self._run(program, call, inputs, leaves, written, session, started)
         if writes(leaves) != written and _share_memory(leaves, [*program.tensors.values(), *program.constants]):
             session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
                             "for apart")  # fmt: skip
@@ -240,31 +243,34 @@ class CheckedModule(nn.Module):
         return output
 
     def _run(
-        self, program: Program, call: tuple[Any, ...], inputs: Inputs, leaves: list[Any], args: tuple[Any, ...],
-        kwargs: dict[str, Any], session: Session, with_loss: bool,
+        self, program: Program, call: tuple[Any, ...], inputs: Inputs, leaves: list[Any], written: tuple[int, ...],
+        session: Session, started: float,
     ) -> Any:  # fmt: skip
-        if program.is_static:
-            output = self._plain(args, kwargs, call, with_loss)
-            self._accept_own_changes()
-            assert session.deposits is not None
-            for leaf in tensors_of(output):
-                if leaf.requires_grad:
-                    listen(leaf, session.deposits.look_at)
-        else:
-            started = time.perf_counter()
-            assert session.deposits is not None
-            forward = Forward.about_to_run(program, call, leaves, session.deposits)
-            classes = program.classes_of(leaves)
-            glances = program.glances[scan.chosen()]
-            collector = Collector(program.plan, classes, program.pools, glances, program.can_wait, session.seconds)
-            session.spend("other", started)
-            with collecting(collector):
-                output = program.run(call, inputs)
-            session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
-            started = time.perf_counter()
-            output = forward.has_run(output)
-            session.spend("other", started)
+        assert session.deposits is not None
+        forward = Forward.about_to_run(program, call, self._state.glance.autocast, written, session.deposits)
+        classes = program.classes_of(leaves, written)
+        glances = program.glances[scan.chosen()]
+        collector = Collector(program.plan, classes, program.pools, glances, program.can_wait, session.seconds)
+        session.spend("other", started)
+        with collecting(collector):
+            output = program.run(call, inputs)
+        session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
         started = time.perf_counter()
+        output = forward.has_run(output)
+        _refuse_non_finite(output)
+        session.spend("other", started)
+        return output
+
+    def _run_static(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], session: Session, with_loss: bool
+    ) -> Any:
+        assert session.deposits is not None
+        output = self._plain(args, kwargs, call, with_loss)
+        started = time.perf_counter()
+        self._accept_own_changes()
+        for leaf in tensors_of(output):
+            if leaf.requires_grad:
+                listen(leaf, session.deposits.look_at)
         _refuse_non_finite(output)
         session.spend("other", started)
         return output
@@ -485,7 +491,7 @@ def _detached(value: Any) -> Any:
     return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
-def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
+def _outside_influence(program: Program, leaves: list[Any], autocast: tuple[tuple[str, torch.dtype], ...]) -> list[str]:
     """What makes a forward more than a function of its inputs and the checked parameters."""
     found = []
     for value in leaves:
@@ -497,7 +503,7 @@ def _outside_influence(program: Program, leaves: list[Any]) -> list[str]:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if hooks is not None and not all(map(_is_torchs_own, hooks)):
         found.append("saved tensors pass through pack and unpack hooks, which may change the gradient that AD computes")
-    for _, dtype in autocast_dtypes():
+    for _, dtype in autocast:
         found += program.differences_in(dtype)
     return found
 

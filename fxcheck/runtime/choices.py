@@ -67,7 +67,8 @@ class Watcher:
     @classmethod
     def of(cls, forward: Forward, replayed: Replayed) -> Watcher:
         """For another run of a forward, with the checks of all layers."""
-        return cls(Collector(replayed.plan, forward.program.classes_of(tree_leaves(forward.call)), {}, {}, {}, {}))
+        classes = forward.program.classes_of(tree_leaves(forward.call), forward.written)
+        return cls(Collector(replayed.plan, classes, {}, {}, {}, {}))
 
     def observe(self, check: int, values: list[Tensor]) -> None:
         self.operands[check] = [Operand.of(v) for v in operands_of(self.collector.plan.checks[check], values)]

@@ -55,7 +55,8 @@ class Collector:
         glance = self.glances.get(check)
         entries = 0 if glance is None else glance(values[0])
         if entries:
-            self.observed.looked_at(check, entries)
+            seen = self.observed.entries
+            seen[check] = seen.get(check, 0) + entries
         else:
             plan = self.plan.checks[check]
             _LOOK[plan.kind](self, plan, values)
@@ -72,8 +73,10 @@ class Collector:
             NonFiniteError: an observed tensor holds NaN or infinity.
         """
         started = time.perf_counter()
-        self._settle_waiting()
-        self._settle_guards()
+        if self.waiting:
+            self._settle_waiting()
+        if self.hits:
+            self._settle_guards()
         for index, tensors, written in self.watched:
             self.can_wait[index] = self.can_wait.get(index, True) and self._writes(tensors) == written
         self.watched.clear()

@@ -6,8 +6,9 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.autograd import Variable
 from fxcheck import scan
 
 _Grads = list[tuple[Tensor | None, int]]
+_GRADIENT = attrgetter("grad")
 
 
 class Deposits:
@@ -23,10 +25,12 @@ class Deposits:
 
     Args:
         parameters: the coordinates of the step's gradient.
+        spend: is told of the time that looking takes, as ``Session.spend``.
     """
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], spend: Callable[[str, float], None]) -> None:
         self.parameters = parameters
+        self.spend = spend
         self.task = -1
         """Autograd's number of the running or last backward pass."""
         self.passes = 0
@@ -43,12 +47,13 @@ class Deposits:
 
     def look_at(self, gradient: Tensor) -> None:
         """See whether what arrives at an output is finite."""
+        started = time.perf_counter()
         self.has_begun = True
         self.is_finite = self.is_finite and scan.is_finite(gradient.detach())
+        self.spend("other", started)
 
-    def arrived(self, gradient: Tensor) -> None:
+    def arrived(self) -> None:
         """A backward pass, which is running, has reached an output."""
-        self.look_at(gradient)
         task = torch._C._current_graph_task_id()
         if task == self.task:
             return
@@ -58,8 +63,10 @@ class Deposits:
         Variable._execution_engine.queue_callback(self._ended)
 
     def _ended(self) -> None:
+        started = time.perf_counter()
         self.after = self._grads()
         self.received.add(tuple(_differ(self.after, self.before)))
+        self.spend("other", started)
 
     @property
     def add_up(self) -> bool:
@@ -76,11 +83,11 @@ class Deposits:
     @property
     def left_non_finite(self) -> bool:
         """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
-        held = (p.grad for p in self.parameters if p.grad is not None) if self.has_begun else ()
-        return not all(math.isfinite(g.sum().item()) or scan.is_finite(g._values() if g.is_sparse else g) for g in held)
+        held = (g for g in map(_GRADIENT, self.parameters) if g is not None) if self.has_begun else ()
+        return not all(scan.is_finite(g._values() if g.is_sparse else g) for g in held)
 
     def _grads(self) -> _Grads:
-        return [(g, 0 if g is None else g._version) for g in (p.grad for p in self.parameters)]
+        return [(g, 0 if g is None else g._version) for g in map(_GRADIENT, self.parameters)]
 
 
 def _differ(now: _Grads, then: _Grads) -> list[bool]:

@@ -44,7 +44,7 @@ def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
     return tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
 
 
-def modes_of_torch() -> tuple[object, ...]:
+def modes_of_torch() -> tuple[tuple[tuple[str, torch.dtype], ...], torch.dtype, bool]:
     """What a forward may ask torch for: autocast, the default dtype, whether algorithms are deterministic."""
     return autocast_dtypes(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
 
@@ -100,9 +100,13 @@ class Glance:
         self.namespaces = [v.namespace for _, v in self.holders if isinstance(v, Scope)]
         self.namespace_sizes = [*map(len, self.namespaces)]
         self.kinds_of_modules = [*map(type, modules)]
+        self.held_readers = [v.reader if isinstance(v, Scope) else read for read, v in self.holders]
+        self.held_places = [v.namespace if isinstance(v, Scope) else v for _, v in self.holders]
         held = self._held()
-        self.held_lengths, self.held_identities = [*map(len, held)], [*map(_identity, chain.from_iterable(held))]
-        self.alive = [v for v in chain.from_iterable(held) if not issubclass(type(v), torch.Tensor)]  # so that identities tell
+        values = [*chain.from_iterable(held)]
+        self.identity = _identity if bytes in map(type, values) else id
+        self.held_lengths, self.held_identities = [*map(len, held)], [*map(self.identity, values)]
+        self.alive = [v for v in values if not issubclass(type(v), torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
             self.readers = [itemgetter("training", *names) for names in self.watched]  # one more, so that each reads a tuple
@@ -118,6 +122,11 @@ class Glance:
         self.shared = hooks_of_all_modules()
         self.modes = modes_of_torch()
         self.objects = [*modules, *self.spaces, *parts, *parameters]
+
+    @property
+    def autocast(self) -> tuple[tuple[str, torch.dtype], ...]:
+        """As ``autocast_dtypes``."""
+        return self.modes[0]
 
     def plain_attributes(self) -> tuple[tuple[object, ...], tuple[torch.Tensor, ...]]:
         """Flags, numbers, words and functions that a forward may read or be, the training flags among them, what of that the
@@ -208,10 +217,10 @@ class Glance:
         if [*map(len, self.namespaces)] != self.namespace_sizes:  # a name may be there now that code asks for
             return False
         held = self._held()
-        return [*map(len, held)] == self.held_lengths and [*map(_identity, chain.from_iterable(held))] == self.held_identities
+        return [*map(len, held)] == self.held_lengths and [*map(self.identity, chain.from_iterable(held))] == self.held_identities
 
     def _held(self) -> list[tuple[object, ...]]:
-        return [read(value) for read, value in self.holders]
+        return [*map(call, self.held_readers, self.held_places)]
 
     def _attributes(self) -> list[object]:
         return [*chain.from_iterable(map(call, self.readers, self.spaces))]

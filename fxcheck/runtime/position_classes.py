@@ -8,7 +8,7 @@ layer; for all neighbours; and by a hash of every position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -47,16 +47,20 @@ class PositionClasses:
 
     find: Callable[[Mapping[str, Tensor]], Positions]
     """What entries read, from the inputs' shapes; most forwards never ask."""
-    inputs: Mapping[str, Tensor]
-    """The forward's inputs by the name of their placeholder."""
+    names: Sequence[str]
+    """The placeholder of each leaf of the forward's call."""
+    leaves: Sequence[Any]
+    written: tuple[int, ...]
+    """How often each of them had been written in place before it ran."""
     found: dict[int, Tensor | None] = field(default_factory=dict)
     shifted: dict[tuple[int, shifts.Shifts], Tensor | None] = field(default_factory=dict)
-    written: tuple[int, ...] = field(init=False)
     picks: dict[int, Picks] = field(default_factory=dict)
     """Of the pools that have run, by graph node."""
 
-    def __post_init__(self) -> None:
-        self.written = self.writes()
+    @cached_property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """Tensors by the name of their placeholder."""
+        return {n: v for n, v in zip(self.names, self.leaves, strict=False) if isinstance(v, Tensor)}
 
     @cached_property
     def positions(self) -> Positions:
@@ -64,7 +68,7 @@ class PositionClasses:
 
     def writes(self) -> tuple[int, ...]:
         """How often each input was written in place up to now."""
-        return writes(self.inputs.values())
+        return writes(self.leaves)
 
     def reads(self, node: int) -> Reads | None:
         """What the positions of a graph node read; None where that is not known, or the bits that were read are gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -182,10 +182,14 @@ class Program:
         self.served.add(inputs.leaves)
         return output
 
-    def classes_of(self, leaves: Iterable[Any]) -> PositionClasses:
-        """Which positions of a forward's tensors are equal functions; ``leaves`` are those of its call."""
-        inputs = {n: v for n, v in zip(self.input_names, leaves, strict=False) if isinstance(v, Tensor)}
-        return PositionClasses(self._positions_of, inputs)
+    def classes_of(self, leaves: Sequence[Any], written: tuple[int, ...]) -> PositionClasses:
+        """Which positions of a forward's tensors are equal functions.
+
+        Args:
+            leaves: those of its call.
+            written: how often each of them had been written to in place before it ran.
+        """
+        return PositionClasses(self._positions_of, self.input_names, leaves, written)
 
     def _positions_of(self, inputs: Mapping[str, Tensor]) -> Positions:
         shapes = {n: v.shape for n, v in inputs.items()}

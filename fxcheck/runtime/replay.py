@@ -7,8 +7,9 @@ outputs.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
 from fxcheck.runtime.deposits import Deposits
-from fxcheck.runtime.glance import autocast_dtypes
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.signature import checksum, writes
 
@@ -53,7 +53,8 @@ class Forward:
     weights: tuple[int, ...] | None = None
     """Checksums of parameters and buffers, once something was seen that may need another look."""
     cotangents: list[Tensor | None] = field(default_factory=list)
-    """For each output tensor, the gradient of the step's loss by it, other outputs held fixed; None where none arrived."""
+    """For each output tensor, the gradient of the step's loss by it, other outputs held fixed; None where none arrived, and where
+    the inputs are not kept."""
     arrivals: int = 0
     """The most gradients that arrived at one output."""
     is_differentiated_twice: bool = False
@@ -62,11 +63,11 @@ class Forward:
 
     @classmethod
     def about_to_run(
-        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Sequence[Any], deposits: Deposits
-    ) -> Forward:
-        """Remember a forward before it runs; ``leaves`` are those of its call, ``deposits`` its step's."""
-        rng = torch.get_rng_state() if program.is_random else None
-        return cls(program, call, rng, autocast_dtypes(), writes(leaves), deposits)
+        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], autocast: tuple[tuple[str, torch.dtype], ...],
+        written: tuple[int, ...], deposits: Deposits,
+    ) -> Forward:  # fmt: skip
+        """Remember a forward before it runs; see the fields."""
+        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, written, deposits)
 
     def has_run(self, output: Any) -> Any:
         """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
@@ -76,7 +77,7 @@ class Forward:
             features behind the scores, is told apart from what reaches it directly.
         """
         leaves = tensors_of(output)
-        if sum(t.requires_grad for t in leaves) > 1:
+        if len(leaves) > 1 and sum(t.requires_grad for t in leaves) > 1:
             output = tree_map(_own_view, output)
             leaves = tensors_of(output)
         for leaf in leaves:
@@ -86,17 +87,25 @@ class Forward:
                 listen(leaf, self._listener(len(self.cotangents) - 1))
         return output
 
-    def _listener(self, index: int) -> Any:
+    def _listener(self, index: int) -> Callable[[Tensor], None]:
+        def look_at(gradient: Tensor) -> None:
+            self.deposits.look_at(gradient)
+            self.is_differentiated_twice |= gradient.requires_grad
+
+        if self.inputs is None:  # it is not run again, so nobody asks for more
+            return look_at
         counts = [0]
 
-        def listen(gradient: Tensor) -> None:
+        def remember(gradient: Tensor) -> None:
+            look_at(gradient)
+            started = time.perf_counter()
             counts[0] += 1
-            self.deposits.arrived(gradient)
+            self.deposits.arrived()
             self.arrivals = max(self.arrivals, counts[0])
-            self.is_differentiated_twice |= gradient.requires_grad
             self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad
+            self.deposits.spend("other", started)
 
-        return listen
+        return remember
 
     def keep_inputs(self) -> tuple[int, ...]:
         """Remember the inputs' values, right after the forward has run; their checksums."""

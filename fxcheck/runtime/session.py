@@ -73,7 +73,7 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
-        self.deposits = self.deposits or Deposits(list(program.trainable.values()))
+        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.spend)
         if self.forwards and program.plan.carried:
             self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
                          "without their gradient")  # fmt: skip
@@ -117,10 +117,10 @@ class Session:
             self._look(forward, observed)
         else:
             self._add_rows(forward, observed, collector, most_gradients)
-        started = time.perf_counter()
-        if self.may_be_looked_at or self.expects_several:
+        started, is_open = time.perf_counter(), self.may_be_looked_at
+        if is_open or self.expects_several:
             forward.keep_inputs()
-        if self.may_be_looked_at:
+        if is_open:
             forward.keep_weights()
         if forward.program.plan.joint and not observed.is_idle:
             self.checksums += [*forward.keep_inputs(), *(forward.weights or ())]

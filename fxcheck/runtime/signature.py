@@ -18,6 +18,8 @@ from fxcheck.errors import InputError, StepError
 from fxcheck.runtime.glance import Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
 _VERSION = attrgetter("_version")
+_OF_TENSOR = attrgetter("shape", "dtype", "device", "requires_grad")
+_TENSORS = {Tensor}
 _READABLE = (torch.float32, torch.float64, torch.int64)
 """Dtypes that numpy has too; others are read as bytes."""
 
@@ -135,11 +137,11 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Inputs, list[Any]]:
-        if not kwargs and all(type(v) is Tensor for v in args):  # as most calls are: a walk through a tree costs more
+        if not kwargs and {*map(type, args)} == _TENSORS:  # as most calls are: a walk through a tree costs more
             flat, spec = list(args), _spec_of_leaves(len(args))
         else:
             flat, spec = tree_flatten((args, dict(kwargs)))
-        return cls(spec, tuple(_describe(v) for v in flat)), flat
+        return cls(spec, tuple(map(_describe, flat))), flat
 
     def fits(self, other: Inputs, dynamic: tuple[bool, ...]) -> bool:
         """Whether a capture for these inputs serves others: equal but for batch sizes left dynamic."""
@@ -150,7 +152,7 @@ class Inputs(NamedTuple):
     @property
     def kind(self) -> tuple[Any, ...]:
         """All but the sizes of tensors."""
-        return self.spec, tuple((len(v.shape), *v[1:]) if isinstance(v, _Tensor) else v for v in self.leaves)
+        return self.spec, tuple((len(v[0]), *v[1:]) if _is_tensor(v) else v for v in self.leaves)
 
     def refuse_other_kind(self, other: Inputs) -> None:
         """Refuse inputs of another dtype or device than the model was instrumented with.
@@ -159,9 +161,9 @@ class Inputs(NamedTuple):
             InputError: dtype or device of a tensor differs; shapes and structures may differ.
         """
         for i, (a, b) in enumerate(zip(self.leaves, other.leaves, strict=False)):
-            if isinstance(a, _Tensor) and isinstance(b, _Tensor) and (a.dtype, a.device) != (b.dtype, b.device):
+            if _is_tensor(a) and _is_tensor(b) and a[1:3] != b[1:3]:
                 raise InputError(
-                    f"input {i} is {b.dtype} on {b.device}; the model was instrumented with {a.dtype} on {a.device}",
+                    f"input {i} is {b[1]} on {b[2]}; the model was instrumented with {a[1]} on {a[2]}",
                     hint="convert the input, or move the checked model with checked.to(...)",
                 )
 
@@ -172,24 +174,22 @@ def _spec_of_leaves(number: int) -> TreeSpec:
     return tree_flatten(((0,) * number, {}))[1]
 
 
-class _Tensor(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-    requires_grad: bool
-
-
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _Tensor(tuple(value.shape), value.dtype, value.device, value.requires_grad)
+        return _OF_TENSOR(value)
     return (type(value), repr(value) if isinstance(value, (int, float, bool, str, type(None))) else id(value))
 
 
 def _fits(mine: Any, other: Any, dynamic: bool) -> bool:
-    if not isinstance(mine, _Tensor) or not isinstance(other, _Tensor):
+    if not _is_tensor(mine) or not _is_tensor(other):
         return bool(mine == other)
-    if mine[1:] != other[1:] or len(mine.shape) != len(other.shape):
+    (shape, *kind), (other_shape, *other_kind) = mine, other
+    if kind != other_kind or len(shape) != len(other_shape):
         return False
-    if not dynamic or not mine.shape:
-        return mine.shape == other.shape
-    return mine.shape[1:] == other.shape[1:] and other.shape[0] > 1
+    if not dynamic or not shape:
+        return bool(shape == other_shape)
+    return bool(shape[1:] == other_shape[1:] and other_shape[0] > 1)
+
+
+def _is_tensor(description: tuple[Any, ...]) -> bool:
+    return isinstance(description[0], torch.Size)

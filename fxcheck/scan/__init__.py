@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fxcheck.scan import compiled_shares, compiled_ties, compiled_touches, reference, shifts
-from fxcheck.scan.choice import chosen, compiles, use
+from fxcheck.scan.choice import chosen, compiles, is_compiled, use
 from fxcheck.scan.classes import combined, mixed, of_input, salted, through_windows
 from fxcheck.scan.compiled_touches import Glance
 from fxcheck.scan.reference import Shared, Ties, Touches
@@ -66,7 +66,7 @@ def glance(y: Tensor, kinks: Sequence[float]) -> Glance | None:
 
 def is_finite(x: Tensor) -> bool:
     """Whether no entry is NaN or infinite."""
-    look = glance(x, ())
+    look = compiled_touches.glance((), x.dtype) if is_compiled(chosen()) else None
     return (look is not None and look(x) > 0) or reference.is_finite(x.detach())
 
 

@@ -50,8 +50,8 @@ def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
 
     Returns:
         A function of a tensor: how many entries it has, where one look shows a plain tensor without gaps, of this dtype, to be
-        finite and off all kinks, else 0. Then a closer look may find nothing: a number and its negative, 0 and subnormals are
-        one to it. None for dtypes that are not looked at so.
+        finite and off all kinks, else 0. Then a closer look may find nothing: a number and its negative (the signs of some
+        views are not in memory), 0 and subnormals are one to it. None for dtypes that are not looked at so.
     """
     width = _WIDTHS.get(dtype)
     if width is None:
@@ -62,7 +62,7 @@ def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
     _touched(np.ones(1, held.dtype), held, 0, 1)  # loads the closer look, which takes long, before a step needs it
 
     def entries_if_clear(y: Tensor) -> int:
-        if type(y) is not Tensor or y.dtype is not dtype or not y.is_cpu or y.layout is not torch.strided or y.is_neg():
+        if type(y) is not Tensor or y.dtype is not dtype or not y.is_cpu or y.layout is not torch.strided:
             return 0
         if not y.is_contiguous() and order_of(y) is None:
             return 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fxcheck
 from fxcheck.runtime.position_classes import PositionClasses
+from fxcheck.runtime.signature import writes
 
 
 class Residual(nn.Module):
@@ -44,7 +45,7 @@ def known() -> PositionClasses:
     x = _flat_images()
     checked = fxcheck.instrument(Residual(), (x,))
     (_, program) = checked._programs[0]
-    return program.classes_of([x])
+    return program.classes_of([x], writes([x]))
 
 
 def _maps(known: PositionClasses) -> list[tuple[int, Tensor]]:
@@ -115,7 +116,7 @@ class Branches(nn.Module):
 def test_pairs_are_not_followed_along_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(1, 3, 12, 12)
     (_, program) = fxcheck.instrument(Branches(), (x,))._programs[0]
-    known = program.classes_of([x])
+    known = program.classes_of([x], writes([x]))
     asked, right = [], PositionClasses._equal
     monkeypatch.setattr(PositionClasses, "_equal", lambda self, node, *pairs: (asked.append(node), right(self, node, *pairs))[1])
     last = next(n.id for n in reversed(known.facts.graph.nodes) if n.op.startswith("aten.relu"))
