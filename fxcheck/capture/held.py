@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
@@ -29,7 +30,8 @@ _FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
 HOOKS_OF_ALL = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 """Hooks that every module has."""
 _NUMBERS_AND_WORDS = (int, float, bool, str, bytes, type(None))
-_WRAPPERS = (UserDict, UserList)
+_WRAPPERS = (UserDict, UserList, Enum)
+"""Code reads what objects of these hold under other names than they do."""
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 Reader = Callable[[Any], tuple[Any, ...]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial, partialmethod, singledispatchmethod
 from operator import itemgetter
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -30,7 +30,7 @@ _WHOLE = frozenset({"__dict__", "vars", "asdict", "astuple"})
 """Code that mentions these may read any attribute."""
 _AROUND_FUNCTIONS: dict[type, str] = {
     property: "fget", cached_property: "func", staticmethod: "__func__", classmethod: "__func__",
-    CACHED: "__wrapped__",
+    CACHED: "__wrapped__", partialmethod: "func", singledispatchmethod: "func",
 }  # fmt: skip
 """Where what stands for a function holds it."""
 

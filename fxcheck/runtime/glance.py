@@ -102,6 +102,8 @@ class Glance:
         self.kinds_of_modules = [*map(type, modules)]
         self.held_readers = [v.reader if isinstance(v, Scope) else read for read, v in self.holders]
         self.held_places = [v.namespace if isinstance(v, Scope) else v for _, v in self.holders]
+        self.held_objects = [v.owner if isinstance(v, Scope) else v for _, v in self.holders]
+        self.kinds_of_held = [*map(type, self.held_objects)]
         held = self._held()
         values = [*chain.from_iterable(held)]
         self.identity = _identity if bytes in map(type, values) else id
@@ -136,7 +138,7 @@ class Glance:
             What can be compared with another glance's; and the tensors among it in their order, of which only those count that a
             program has taken for constants.
         """
-        numbers = {id(v.owner if isinstance(v, Scope) else v): i for i, (_, v) in enumerate(self.holders)}
+        numbers = {id(v): i for i, v in enumerate(self.held_objects)}
         tensors: list[torch.Tensor] = []
 
         def mark(value: object) -> object:
@@ -152,7 +154,8 @@ class Glance:
             return (type(value), value if isinstance(value, _PLAIN) else numbers.get(id(value), _Same(value)))
 
         own = [tuple((name, mark(value)) for name, value in held.items()) for held in self.watched]
-        inner = [(type(v), v.names if isinstance(v, Scope) else (), *map(mark, read(v))) for read, v in self.holders]
+        inner = [(kind, v.names if isinstance(v, Scope) else (), *map(mark, read(v)))
+                 for kind, (read, v) in zip(map(type, self.held_objects), self.holders, strict=True)]  # fmt: skip
         return (*own, *inner), tuple(tensors)
 
     def shows_no_change(self) -> bool:
@@ -215,6 +218,8 @@ class Glance:
 
     def _holds_the_same(self) -> bool:
         if [*map(len, self.namespaces)] != self.namespace_sizes:  # a name may be there now that code asks for
+            return False
+        if not all(map(is_, map(type, self.held_objects), self.kinds_of_held)):
             return False
         held = self._held()
         return [*map(len, held)] == self.held_lengths and [*map(self.identity, chain.from_iterable(held))] == self.held_identities

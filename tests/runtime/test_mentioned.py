@@ -7,7 +7,8 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache, partial
+from enum import Enum
+from functools import lru_cache, partial, partialmethod, singledispatchmethod
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -160,6 +161,33 @@ class Defaults:
     factor = -1.0
 
 
+class Other(Defaults):
+    """What an object of ``Defaults`` may become."""
+
+    factor = 1.0
+
+
+class Choice(Enum):
+    """One of one, whose value is no constant."""
+
+    ONE = {"factor": -1.0}  # noqa: RUF012 (what is attacked)
+
+
+class Halves:
+    """Methods that stand for others."""
+
+    factor = -1.0
+
+    def scaled(self, by: float) -> float:
+        return by * self.factor
+
+    whole = partialmethod(scaled, 1.0)
+
+    @singledispatchmethod
+    def of(self, _: Any) -> float:
+        return self.factor
+
+
 class Pair:
     """Two of a kind, and the one that counts."""
 
@@ -171,7 +199,7 @@ def _late(held: Any) -> Any:
     return getattr(held, "factor", -1.0)
 
 
-DEFAULTS, BARE = Defaults(), SimpleNamespace()
+DEFAULTS, BARE, HALVES, CHANGING = Defaults(), SimpleNamespace(), Halves(), Defaults()
 SETTINGS = Pair(Settings(), Settings())
 MODULES = Pair(nn.LeakyReLU(-1.0), nn.LeakyReLU(1.0))
 SETTINGS.both[1].own = 1.0
@@ -193,6 +221,12 @@ REBOUND: dict[str, tuple[Callable[[Signed], Any], Callable[[float], Any]]] = {
         lambda m: -1.0 if FLAGS.now is FLAGS.both[0] else 1.0, lambda v: setattr(FLAGS, "now", FLAGS.both[v > 0])),
     "a number and a flag": (
         lambda m: -1.0 if isinstance(CONFIG.kind, bool) else 1.0, lambda v: setattr(CONFIG, "kind", True if v < 0 else 1)),
+    "the class of an object": (
+        lambda m: CHANGING.factor, lambda v: setattr(CHANGING, "__class__", Other if v > 0 else Defaults)),
+    "the value of an enumeration's member": (
+        lambda m: Choice.ONE.value["factor"], partial(Choice.ONE.value.__setitem__, "factor")),
+    "a method with arguments": (lambda m: HALVES.whole(), partial(setattr, Halves, "factor")),
+    "a method by types": (lambda m: HALVES.of(1), partial(setattr, Halves, "factor")),
     "names in a tuple": (
         lambda m: [getattr(CONFIG, n) for n in ("own", "other")][1], partial(setattr, CONFIG, "other")),
 }  # fmt: skip
