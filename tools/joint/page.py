@@ -28,7 +28,8 @@ satisfy. The *loss* is the mean over the first {ENDS} steps and over the last {E
 _OVERHEAD_TEXT = f"""
 Plain steps of a twin with equal initial weights run in between, in the same process. *Check share* divides the median
 time in the check, what it does inside `backward()` included, by the median time of a plain step; *whole step* is the
-median of checked step / last plain step. The first {WARM_UP} steps are not timed. Goal where nothing is touched: at most {UNTOUCHED_GOAL:.0%}.
+median of checked step / last plain step. The first {WARM_UP} steps are not timed.
+Goal where nothing is touched: at most {UNTOUCHED_GOAL:.0%}.
 """
 _ROWS_TEXT = f"""
 *Extra* is the time in the check beyond that of a step without touches and rows (all of it, where there was no such
