@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from argparse import Namespace
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -26,7 +27,7 @@ OF_TORCH = frozenset(vars(nn.Module()))
 """Names of attributes that every module has."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Those of them that hold a module's hooks."""
-_FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList)
+_FOR_USERS = (SimpleNamespace, Namespace, UserDict, UserList, threading.local)
 HOOKS_OF_ALL = [vars(torch.nn.modules.module)[f"_global{kind}"] for kind in HOOKS]
 """Hooks that every module has."""
 _NUMBERS_AND_WORDS = (int, float, bool, str, bytes, type(None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,7 +24,7 @@ X = torch.zeros(2, 1, dtype=torch.float64)
 FACTOR: float = -1.0
 FACTORS: dict[str, Any] = {}
 WEIGHT = torch.tensor(-1.0, dtype=torch.float64)
-CONFIG = SimpleNamespace()
+CONFIG, OF_THREAD = SimpleNamespace(), threading.local()
 COUNT = itertools.count(1)
 CALLS = 0
 KEPT: list[Tensor] = []
@@ -118,6 +119,7 @@ PLACES: dict[str, tuple[Callable[[Signed], Any], Callable[[float], Any]]] = {
     "a tensor": (lambda m: WEIGHT, lambda v: setattr(HERE, "WEIGHT", torch.tensor(v, dtype=torch.float64))),
     "entries of a tensor": (lambda m: WEIGHT, lambda v: WEIGHT.fill_(v)),
     "a namespace": (lambda m: CONFIG.factor, partial(setattr, CONFIG, "factor")),
+    "a namespace of this thread": (lambda m: OF_THREAD.factor, partial(setattr, OF_THREAD, "factor")),
     "an attribute of a user's object": (lambda m: GLOBAL_SETTINGS.own, partial(setattr, GLOBAL_SETTINGS, "own")),
     "a property": (lambda m: GLOBAL_SETTINGS.seen, partial(setattr, GLOBAL_SETTINGS, "own")),
     "an attribute by name": (lambda m: getattr(GLOBAL_SETTINGS, "own"), partial(setattr, GLOBAL_SETTINGS, "own")),  # noqa: B009

@@ -69,7 +69,7 @@ def buffers_carry_nothing(right: Any) -> Any:
 @fault("4.12", "runtime.checked:_outside_influence", f"{ATTACKS}[8: a checked parameter as the input]")
 def inputs_are_data(right: Any) -> Any:
     """An input that depends on the parameters passes as data."""
-    return lambda program, leaves: []
+    return lambda program, leaves, autocast: []
 
 
 @fault("3, T5", "runtime.conclude:_without_sides", f"{NAMED}test_t5_says_nothing_about_dependent_columns")
