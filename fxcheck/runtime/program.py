@@ -24,6 +24,7 @@ from fxcheck.passes.pipeline import Study, study
 from fxcheck.passes.plan_checks import plan_checks, plan_jointly
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.records.step import LayerStep
+from fxcheck.runtime.bound import bound
 from fxcheck.runtime.other_dtype import what_differs_in
 from fxcheck.runtime.position_classes import PositionClasses
 from fxcheck.runtime.positions import Positions
@@ -107,6 +108,11 @@ class Program:
     """Of that step."""
 
     @cached_property
+    def forward(self) -> Callable[..., Any]:
+        """The module's."""
+        return bound(self.module)
+
+    @cached_property
     def replayed(self) -> Replayed:
         """The same computation with the checks of all layers; made when a step first needs it."""
         plan = plan_jointly(self.study.facts, self.study.structured, self.plan)
@@ -175,7 +181,7 @@ class Program:
         """The module's output; torch.export's hooks look at each kind of call once, since they cost as much as many checks."""
         args, kwargs = call
         if inputs.leaves in self.served:
-            return self.module.forward(*args, **kwargs)
+            return self.forward(*args, **kwargs)
         output = self.module(*args, **kwargs)
         while len(self.served) >= _MOST_SHAPES:
             self.served.pop()

@@ -1,0 +1,53 @@
+"""A forward with its operators at hand computes what torch.fx's own does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcheck
+from fxcheck.runtime.bound import bound
+
+
+@torch.library.custom_op("fxcheck_tests::twice_for_bound", mutates_args=())
+def _twice(x: Tensor) -> Tensor:
+    return x * 2
+
+
+_twice.register_fake(torch.empty_like)
+_twice.register_autograd(lambda ctx, g: _twice(g))
+
+
+class WithOperator(nn.Module):
+    """An operator of somebody's own, keyword arguments and several outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
+        y = torch.relu(self.layer(x))
+        low, high = y.chunk(2, dim=1)
+        return {"low": torch.add(low, high, alpha=2), "high": _twice(high).softmax(-1, dtype=torch.float32) * scale}
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.RNN(3, 4, nonlinearity="relu", batch_first=True), lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.ReLU6()),
+    WithOperator, lambda: nn.TransformerEncoderLayer(3, 1, 4, batch_first=True),
+])  # fmt: skip
+def test_bits_are_those_of_the_module(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    x = torch.randn(2, 5, 3) if isinstance(model, (nn.RNN, nn.TransformerEncoderLayer)) else torch.randn(2, 3)
+    (_, program) = fxcheck.instrument(model, (x,), allow_uncovered=True)._programs[0]
+    found = []
+    for forward in (program.module.forward, bound(program.module)):
+        torch.manual_seed(0)
+        model.zero_grad()
+        outputs = torch.utils._pytree.tree_leaves(forward(x))
+        sum(y.square().sum() for y in outputs).backward()
+        found.append([*outputs, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *found))
+    assert "ops" not in bound(program.module).__func__.__code__.co_names  # type: ignore[attr-defined]
