@@ -21,10 +21,14 @@ from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 
 from fxcheck.capture.lower import Place, Sources
+from fxcheck.errors import UncoveredModel
 from fxcheck.ops.evaluate import apply_overload, overload
 from fxcheck.ops.observe import observe
 from fxcheck.records.checks import Check, CheckKind, CheckPlan
 from fxcheck.records.graph import Graph, Ref
+
+_OF_FX = frozenset({*dir(fx.GraphModule), "meta"} - {*dir(torch.nn.Module)})
+"""Attributes of what a program is made into that no module has."""
 
 SEEN = "_fxcheck_seen"
 """Name of the buffer, in every rewritten (sub)graph, that check nodes say they mutate."""
@@ -71,6 +75,12 @@ def insert_choices(
 
 
 def _inserted(program: ExportedProgram, plan: CheckPlan, graph: Graph, sources: Sources) -> Inserter:
+    taken = sorted({name.partition(".")[0] for name in program.state_dict} & _OF_FX)
+    if taken:
+        raise UncoveredModel(
+            f"the model calls a parameter, buffer or submodule {taken[0]!r}, as torch.fx calls something of its own",
+            hint="give it another name; the analysis does without",
+        )
     module: Any = program.module(check_guards=False)
     inserter = Inserter(module, graph, sources, _leaves(program, module))
     for check in plan.checks:

@@ -29,7 +29,7 @@ from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward, listen, tensors_of
+from fxcheck.runtime.replay import Forward, listen, tensors_of, without_leaves
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
@@ -268,9 +268,10 @@ class CheckedModule(nn.Module):
         output = self._plain(args, kwargs, call, with_loss)
         started = time.perf_counter()
         self._accept_own_changes()
+        output = without_leaves(output)
         for leaf in tensors_of(output):
             if leaf.requires_grad:
-                listen(leaf, session.deposits.look_at)
+                listen(leaf, session.deposits.look_at, session.deposits.look_at)
         _refuse_non_finite(output)
         session.spend("other", started)
         return output

@@ -101,7 +101,7 @@ def entries_at(tensor: Tensor, *places: np.ndarray) -> np.ndarray:
         places: int64, one a dimension from the first on, broadcast to one shape.
     """
     if tensor.device.type == "cpu" and tensor.dtype in _READABLE:
-        return np.asarray(tensor.numpy()[places], np.float64)
+        return np.asarray(tensor.resolve_neg().numpy()[places], np.float64)
     return tensor[tuple(map(torch.from_numpy, places))].double().cpu().numpy()
 
 

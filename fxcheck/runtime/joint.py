@@ -266,6 +266,9 @@ def _multipliers_block(system: LinearSystem, decision: Decision, coordinates: Co
 
 
 def _by_mixture(scenes: Sequence[Scene], coordinates: Coordinates, joint: Joint) -> None:
+    if any(s.forward.was_overwritten for s in scenes):
+        joint.text = _more(joint, "an output was written to in place, so that the gradient that reached it is not known")
+        return
     reached = [s for s in scenes if s.forward.reached]
     if not reached:
         joint.text = _more(joint, "its gradient as a mixture needs backward() inside the step")

@@ -128,6 +128,8 @@ def _open_layer(session: Session) -> tuple[Program, list[Block]]:
         raise _LeftOpen
     if not all(f.reached and f.arrivals == 1 and not f.is_differentiated_twice and f.deposits.add_up for f in session.runs):
         raise _LeftOpen
+    if any(f.was_overwritten for f in session.runs):
+        raise _LeftOpen
     (layer,) = open_layers
     if not _ties_alone(layer, session, program) or not all(_is_total(b) for b in blocks):
         raise _LeftOpen

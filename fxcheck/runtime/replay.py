@@ -58,6 +58,8 @@ class Forward:
     arrivals: int = 0
     """The most gradients that arrived at one output."""
     is_differentiated_twice: bool = False
+    was_overwritten: bool = False
+    """A gradient came to what an output is a view of past the output, which had been written to in place since."""
     first_look: Subspace | None = None
     """What the joint condition says of its rows, from the graph of the first run; None where that was not asked for."""
 
@@ -76,6 +78,7 @@ class Forward:
             The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
             features behind the scores, is told apart from what reaches it directly.
         """
+        output = without_leaves(output)
         leaves = tensors_of(output)
         if len(leaves) > 1 and sum(t.requires_grad for t in leaves) > 1:
             output = tree_map(_own_view, output)
@@ -84,20 +87,25 @@ class Forward:
             self.outputs.append(0 if self.inputs is None else checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
-                listen(leaf, self._listener(len(self.cotangents) - 1))
+                listen(leaf, self._listener(len(self.cotangents) - 1), self._is_passed_by)
         return output
 
-    def _listener(self, index: int) -> Callable[[Tensor], None]:
-        def look_at(gradient: Tensor) -> None:
-            self.deposits.look_at(gradient)
-            self.is_differentiated_twice |= gradient.requires_grad
+    def _look_at(self, gradient: Tensor) -> None:
+        self.deposits.look_at(gradient)
+        # Backward passes that can be differentiated themselves run with gradients switched on.
+        self.is_differentiated_twice |= gradient.requires_grad or torch.is_grad_enabled()
 
+    def _is_passed_by(self, gradient: Tensor) -> None:
+        self._look_at(gradient)
+        self.was_overwritten = True
+
+    def _listener(self, index: int) -> Callable[[Tensor], None]:
         if self.inputs is None:  # it is not run again, so nobody asks for more
-            return look_at
+            return self._look_at
         counts = [0]
 
         def remember(gradient: Tensor) -> None:
-            look_at(gradient)
+            self._look_at(gradient)
             started = time.perf_counter()
             counts[0] += 1
             self.deposits.arrived()
@@ -182,7 +190,28 @@ def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     return {n: copies.setdefault(id(b), b.detach().clone()) for n, b in module.named_buffers(remove_duplicate=False)}
 
 
-def listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
+def listen(output: Tensor, listener: Callable[[Tensor], None], passed_by: Callable[[Tensor], None]) -> None:
+    """Hear of the gradients that reach an output.
+
+    Args:
+        output: of a forward, no leaf.
+        listener: is called with a gradient of the output.
+        passed_by: is called with one of what the output is a view of, if the view is written to in place before: autograd then
+            has another history for it, without whatever listened to the view.
+    """
+    _call(output, listener)
+    base, written = output._base, output._version
+    if base is not None and base.grad_fn is not None:
+        watched = output.detach()  # its writes are counted with the output's
+
+        def look(gradient: Tensor) -> None:
+            if watched._version != written:
+                passed_by(gradient)
+
+        _call(base, look)
+
+
+def _call(output: Tensor, listener: Callable[[Tensor], None]) -> None:
     """As ``register_hook``, which spends most of its time on a handle by which a hook can be removed."""
     node = output.grad_fn
     if node is None or output._backward_hooks is not None:
@@ -190,6 +219,12 @@ def listen(output: Tensor, listener: Callable[[Tensor], None]) -> None:
     else:
         output._backward_hooks = OrderedDict({-1: listener})
         node._register_hook_dict(output)
+
+
+def without_leaves(output: Any) -> Any:
+    """The output, in which a parameter that is returned is a view of it: a hook on the parameter itself would stay there."""
+    has_leaf = any(t.requires_grad and t.is_leaf for t in tensors_of(output))
+    return tree_map(lambda v: _own_view(v) if isinstance(v, Tensor) and v.is_leaf else v, output) if has_leaf else output
 
 
 def _own_view(value: Any) -> Any:

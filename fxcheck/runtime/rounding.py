@@ -13,6 +13,7 @@ from itertools import combinations
 from math import sqrt
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fxcheck.runtime.operands import Member, Operand, groups_of, pulled_back
@@ -70,4 +71,8 @@ def disagreement(found: Sequence[Sequence[Tensor | None]]) -> float:
 def _distance(left: float, a: Sequence[Tensor | None], right: float, b: Sequence[Tensor | None]) -> float:
     """Between a / left and b / right."""
     pairs = ((x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None)
-    return sqrt(sum(float((x.double() / left - y.double() / right).square().sum()) for x, y in pairs))
+    return sqrt(sum(float((_wide(x) / left - _wide(y) / right).square().sum()) for x, y in pairs))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return torch.view_as_real(x.resolve_conj()).double() if x.is_complex() else x.double()

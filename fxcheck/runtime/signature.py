@@ -18,7 +18,7 @@ from fxcheck.errors import InputError, StepError
 from fxcheck.runtime.glance import Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
 _VERSION = attrgetter("_version")
-_OF_TENSOR = attrgetter("shape", "dtype", "device", "requires_grad")
+_OF_TENSOR = attrgetter("shape", "dtype", "device", "layout", "requires_grad")
 _TENSORS = {Tensor}
 _READABLE = (torch.float32, torch.float64, torch.int64)
 """Dtypes that numpy has too; others are read as bytes."""

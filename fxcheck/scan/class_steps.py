@@ -17,7 +17,7 @@ _LOWEST, _HIGHEST = torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max
 
 def bits_of(x: Tensor) -> Tensor:
     """The bits of each entry as an integer of the same width."""
-    x = x.detach()
+    x = x.detach().resolve_conj().resolve_neg()
     return x.view(torch.uint8 if x.dtype is torch.bool else _INTEGERS[x.element_size()])
 
 

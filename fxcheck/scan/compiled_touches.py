@@ -66,10 +66,12 @@ def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
             return 0
         if not y.is_contiguous() and order_of(y) is None:
             return 0
-        number = y.numel()
+        number, entries = y.numel(), y.data_ptr()
+        if not entries:  # zeros that are nowhere, as a backward pass may bring
+            return 0
         if number < 2 * _LEAST:
-            return number if alone(y.data_ptr(), number, address, count) else 0
-        return 0 if together(number, _LEAST, y.data_ptr(), address, count, 0)[-1] else number
+            return number if alone(entries, number, address, count) else 0
+        return 0 if together(number, _LEAST, entries, address, count, 0)[-1] else number
 
     entries_if_clear.kinks = held  # type: ignore[attr-defined]  # whose memory is read
     return entries_if_clear

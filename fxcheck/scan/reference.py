@@ -112,7 +112,7 @@ def touched(y: Tensor, kinks: Sequence[float]) -> Touches:
     Returns:
         The touches; ``which`` names the first of the kinks that rounding makes equal.
     """
-    y = y.detach()
+    y = y.detach().resolve_neg()
     if _is_clear(y, kinks):
         return CLEAR
     which = torch.empty(0, dtype=torch.int64, device=y.device)
@@ -351,6 +351,8 @@ def _rounded(values: tuple[float, ...], dtype: torch.dtype) -> tuple[float, ...]
 
 def is_finite(x: Tensor) -> bool:
     """Whether no entry of ``x`` is NaN or infinite: one sum, and a closer look only when that is not finite."""
+    if x.is_complex():
+        return is_finite(x.real) and is_finite(x.imag)
     total = x.sum(dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     return isfinite(total) or bool(x.isfinite().all())
 

@@ -313,6 +313,28 @@ def the_last_gradient_counts(right: Any) -> Any:
     return wrong
 
 
+_OUTPUTS = "tests/runtime/test_outputs_in_place.py::"
+
+
+@fault("5.6", "runtime.replay:listen",
+       f"{_OUTPUTS}test_relu_minus_relu_of_outputs_written_in_place_is_not_certified[model0-_one_of_two_forwards]")  # fmt: skip
+def nobody_is_passed_by(right: Any) -> Any:
+    """A gradient that comes past an output, which was written to in place, is none."""
+    return lambda output, listener, passed_by: right(output, listener, lambda gradient: None)
+
+
+@fault("4.12", "runtime.replay:Forward._look_at",
+       f"{_OUTPUTS}test_a_penalty_on_the_slope_by_the_input_is_not_certified[ones_like]")  # fmt: skip
+def constants_are_differentiated_once(right: Any) -> Any:
+    """Where a constant arrives at an output, nobody differentiates a second time."""
+
+    def wrong(self: Any, gradient: torch.Tensor) -> None:
+        with torch.set_grad_enabled(gradient.requires_grad):
+            right(self, gradient)
+
+    return wrong
+
+
 # One layer of T8 ------------------------------------------------------------------------------------
 
 _MIXTURE = "tests/runtime/test_layer_mixture.py::"
