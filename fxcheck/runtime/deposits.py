@@ -7,7 +7,7 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 
 import torch
@@ -25,12 +25,12 @@ class Deposits:
 
     Args:
         parameters: the coordinates of the step's gradient.
-        spend: is told of the time that looking takes, as ``Session.spend``.
+        seconds: wall times by stage; ``other`` is added to.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], spend: Callable[[str, float], None]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], seconds: dict[str, float]) -> None:
         self.parameters = parameters
-        self.spend = spend
+        self.seconds = seconds  # and not the session, which would live until the garbage is collected
         self.task = -1
         """Autograd's number of the running or last backward pass."""
         self.passes = 0
@@ -49,8 +49,8 @@ class Deposits:
         """See whether what arrives at an output is finite."""
         started = time.perf_counter()
         self.has_begun = True
-        self.is_finite = self.is_finite and scan.is_finite(gradient.detach())
-        self.spend("other", started)
+        self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient.detach()))
+        self.spend(started)
 
     def arrived(self) -> None:
         """A backward pass, which is running, has reached an output."""
@@ -66,7 +66,11 @@ class Deposits:
         started = time.perf_counter()
         self.after = self._grads()
         self.received.add(tuple(_differ(self.after, self.before)))
-        self.spend("other", started)
+        self.spend(started)
+
+    def spend(self, since: float) -> None:
+        """Book the time that looking has taken."""
+        self.seconds["other"] = self.seconds.get("other", 0.0) + time.perf_counter() - since
 
     @property
     def add_up(self) -> bool:
@@ -88,6 +92,11 @@ class Deposits:
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in map(_GRADIENT, self.parameters)]
+
+
+def is_batched(gradient: Tensor) -> bool:
+    """Whether it stands for many at once, which ``torch.autograd.grad`` sends through the graph and leaves in no ``.grad``."""
+    return torch._C._functorch.is_batchedtensor(gradient) or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def _differ(now: _Grads, then: _Grads) -> list[bool]:

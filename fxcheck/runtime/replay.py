@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck.ops.observe import Collector, collecting
-from fxcheck.runtime.deposits import Deposits
+from fxcheck.runtime.deposits import Deposits, is_batched
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.signature import checksum, writes
 
@@ -110,8 +110,9 @@ class Forward:
             counts[0] += 1
             self.deposits.arrived()
             self.arrivals = max(self.arrivals, counts[0])
-            self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad
-            self.deposits.spend("other", started)
+            if not is_batched(gradient):
+                self.cotangents[index] = gradient.detach().clone()  # its memory may become that of a .grad
+            self.deposits.spend(started)
 
         return remember
 

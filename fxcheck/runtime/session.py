@@ -73,7 +73,7 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
-        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.spend)
+        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.seconds)
         if self.forwards and program.plan.carried:
             self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
                          "without their gradient")  # fmt: skip

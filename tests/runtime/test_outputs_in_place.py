@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +107,46 @@ def test_a_penalty_on_the_slope_by_the_input_is_not_certified(through: Callable[
         (slope,) = torch.autograd.grad(y, x, through(y), create_graph=True)
         (slope.square().sum() - 1).square().backward()
     assert step.verdict == "uncertified" and "create_graph" in step.text
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_many_gradients_at_once_are_none_of_the_step(bias: bool) -> None:
+    """As ``torch.autograd.functional.jacobian(..., vectorize=True)`` sends them."""
+    model, x = nn.Sequential(nn.Linear(2, 3, bias=bias), nn.ReLU(), nn.Linear(3, 2)), torch.randn(4, 2)
+    checked = fxcheck.instrument(model, (x,))
+    for _ in range(2):
+        with checked.step() as step:
+            y = checked(x)
+            units = torch.eye(8).view(8, 4, 2)
+            (rows,) = torch.autograd.grad(y, model[0].weight, units, retain_graph=True, is_grads_batched=True)
+            y.square().mean().backward()
+            checked(x)
+        assert step.verdict == "certified" and rows.shape == (8, 3, 2)
+
+
+@pytest.mark.parametrize("forwards", [1, 2])
+def test_a_step_leaves_nothing_to_the_garbage_collector(forwards: int) -> None:
+    """Batches and gradients of steps that are over are free as soon as the training loop lets them go."""
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1))
+    checked = fxcheck.instrument(model, (torch.randn(4, 2),))
+    seen: list[weakref.ref[Tensor]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(4):
+            with checked.step():
+                for _ in range(forwards):
+                    x = torch.randn(4, 2)
+                    checked(x).square().mean().backward()
+                    seen.append(weakref.ref(x))
+            seen += [weakref.ref(p.grad) for p in model.parameters() if p.grad is not None]
+            model.zero_grad()
+        with checked.step():
+            x = torch.randn(4, 2)
+            checked(x).square().mean().backward()
+        assert sum(held() is not None for held in seen) == 0
+    finally:
+        gc.enable()
 
 
 class WithScale(nn.Module):
