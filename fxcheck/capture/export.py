@@ -487,7 +487,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     reached = reached_from(model.named_modules())
     inner = [(path, v, _copied(_place(v))) for path, v in reached if reader_of(v)]
     caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, CACHED)]
-    plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.layout is torch.strided and t.is_leaf]
+    plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.is_leaf]
     contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain)
                 if not b.is_meta and b.layout is torch.strided]  # fmt: skip
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]

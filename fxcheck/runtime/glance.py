@@ -155,7 +155,7 @@ class Glance:
 
         own = [tuple((name, mark(value)) for name, value in held.items()) for held in self.watched]
         inner = [(kind, v.names if isinstance(v, Scope) else (), *map(mark, read(v)))
-                 for kind, (read, v) in zip(map(type, self.held_objects), self.holders, strict=True)]  # fmt: skip
+                 for kind, (read, v) in zip(self.kinds_of_held, self.holders, strict=True)]  # fmt: skip
         return (*own, *inner), tuple(tensors)
 
     def shows_no_change(self) -> bool:

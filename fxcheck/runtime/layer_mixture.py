@@ -126,9 +126,9 @@ def _open_layer(session: Session) -> tuple[Program, list[Block]]:
     open_layers = {b.group for b in blocks}
     if program is None or session.problems or session.open_questions or decided.dependent or len(open_layers) != 1:
         raise _LeftOpen
-    if not all(f.reached and f.arrivals == 1 and not f.is_differentiated_twice and f.deposits.add_up for f in session.runs):
+    if not all(f.reached and f.arrivals == 1 and f.deposits.add_up for f in session.runs):
         raise _LeftOpen
-    if any(f.was_overwritten for f in session.runs):
+    if any(f.is_differentiated_twice or f.was_overwritten for f in session.runs):
         raise _LeftOpen
     (layer,) = open_layers
     if not _ties_alone(layer, session, program) or not all(_is_total(b) for b in blocks):

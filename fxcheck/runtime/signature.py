@@ -18,7 +18,6 @@ from fxcheck.errors import InputError, StepError
 from fxcheck.runtime.glance import Glance, hooks_of, hooks_of_all_modules, modes_of_torch
 
 _VERSION = attrgetter("_version")
-_OF_TENSOR = attrgetter("shape", "dtype", "device", "layout", "requires_grad")
 _TENSORS = {Tensor}
 _READABLE = (torch.float32, torch.float64, torch.int64)
 """Dtypes that numpy has too; others are read as bytes."""
@@ -152,7 +151,7 @@ class Inputs(NamedTuple):
     @property
     def kind(self) -> tuple[Any, ...]:
         """All but the sizes of tensors."""
-        return self.spec, tuple((len(v[0]), *v[1:]) if _is_tensor(v) else v for v in self.leaves)
+        return self.spec, tuple((len(v.shape), *v[1:]) if isinstance(v, _Tensor) else v for v in self.leaves)
 
     def refuse_other_kind(self, other: Inputs) -> None:
         """Refuse inputs of another dtype or device than the model was instrumented with.
@@ -161,9 +160,9 @@ class Inputs(NamedTuple):
             InputError: dtype or device of a tensor differs; shapes and structures may differ.
         """
         for i, (a, b) in enumerate(zip(self.leaves, other.leaves, strict=False)):
-            if _is_tensor(a) and _is_tensor(b) and a[1:3] != b[1:3]:
+            if isinstance(a, _Tensor) and isinstance(b, _Tensor) and (a.dtype, a.device) != (b.dtype, b.device):
                 raise InputError(
-                    f"input {i} is {b[1]} on {b[2]}; the model was instrumented with {a[1]} on {a[2]}",
+                    f"input {i} is {b.dtype} on {b.device}; the model was instrumented with {a.dtype} on {a.device}",
                     hint="convert the input, or move the checked model with checked.to(...)",
                 )
 
@@ -174,22 +173,28 @@ def _spec_of_leaves(number: int) -> TreeSpec:
     return tree_flatten(((0,) * number, {}))[1]
 
 
+class _Tensor(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    layout: torch.layout
+    requires_grad: bool
+
+
+_OF_TENSOR = attrgetter(*_Tensor._fields)
+
+
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _OF_TENSOR(value)
+        return _Tensor._make(_OF_TENSOR(value))
     return (type(value), repr(value) if isinstance(value, (int, float, bool, str, type(None))) else id(value))
 
 
 def _fits(mine: Any, other: Any, dynamic: bool) -> bool:
-    if not _is_tensor(mine) or not _is_tensor(other):
+    if not isinstance(mine, _Tensor) or not isinstance(other, _Tensor):
         return bool(mine == other)
-    (shape, *kind), (other_shape, *other_kind) = mine, other
-    if kind != other_kind or len(shape) != len(other_shape):
+    if mine[1:] != other[1:] or len(mine.shape) != len(other.shape):
         return False
-    if not dynamic or not shape:
-        return bool(shape == other_shape)
-    return bool(shape[1:] == other_shape[1:] and other_shape[0] > 1)
-
-
-def _is_tensor(description: tuple[Any, ...]) -> bool:
-    return isinstance(description[0], torch.Size)
+    if not dynamic or not mine.shape:
+        return mine.shape == other.shape
+    return mine.shape[1:] == other.shape[1:] and other.shape[0] > 1
