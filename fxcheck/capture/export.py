@@ -476,9 +476,13 @@ def _refuse_without_gradient(program: ExportedProgram, is_loss: bool) -> None:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
+def left_as_it_was(model: nn.Module, inputs: Iterable[torch.Tensor] = ()) -> Iterator[Callable[[], list[str]]]:
     """Restore flags, buffers, gradients, attributes and what they and code hold, and the random number generators; what functions
     have cached meanwhile, which may be no real tensor, is forgotten.
+
+    Args:
+        model: all of it.
+        inputs: tensors whose entries are restored too.
 
     Yields:
         Names the attributes that are not what they were, as far as modules and containers in them tell.
@@ -488,7 +492,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
     inner = [(path, v, _copied(_place(v))) for path, v in reached if reader_of(v)]
     caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, CACHED)]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.is_leaf]
-    contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain)
+    contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain, *inputs)
                 if not b.is_meta and b.layout is torch.strided]  # fmt: skip
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     rng, python_rng = torch.get_rng_state(), random.getstate()
@@ -525,8 +529,8 @@ def left_as_it_was(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.numel() == 0:
         return True
-    flat_a, flat_b = a.contiguous().reshape(-1), b.contiguous().reshape(-1)
-    return torch.equal(flat_a.view(torch.uint8), flat_b.view(torch.uint8))
+    flat_a, flat_b = (t.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
+    return torch.equal(flat_a, flat_b)
 
 
 def _contents(module: nn.Module) -> list[tuple[str, Any, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fxcheck import scan
 from fxcheck.capture.held import HOOKS, roots_of
@@ -24,6 +24,7 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
+from fxcheck.runtime.deposits import Late
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
@@ -79,6 +80,7 @@ class CheckedModule(nn.Module):
         self.__dict__.update(
             _model=model, _settings=settings, _criterion=roots_of(model, settings.loss)[1:], _programs=[], _state=None,
             _session=None, _owner=None, _opener=None, _several=True, _captured_anew=0,
+            _late=Late(),
             _patience=Patience(settings.joint_seconds), _summary=Summary(exact_ties=settings.exact_ties), last_step=None,
             validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
@@ -224,22 +226,22 @@ class CheckedModule(nn.Module):
             session.parameters, session.written = state.held, versions(state.held)
         for sentence in _outside_influence(program, leaves, state.glance.autocast):
             session.problem(sentence)
-        session.joins(program, _samples(leaves))
+        session.joins(program, _samples(leaves), self._late)
         if any(_HOOKS(self.__dict__)):
             session.problem("the checked module has a hook, which may change outputs or gradients; put it on the model, where it "
                             "is seen")  # fmt: skip
         written = writes(leaves)
         if program.is_static:
             session.spend("other", started)
-            output = self._run_static(args, kwargs, call, session, with_loss)
+            output = self._run_static(args, kwargs, target, session, with_loss)
         else:
             output = self._run(program, call, inputs, leaves, written, session, started)
         if writes(leaves) != written and _share_memory(leaves, [*program.tensors.values(), *program.constants]):
             session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
                             "for apart")  # fmt: skip
         if self._session is None:
-            step = StepResult()
-            self._finish(session, step)
+            session.close()
+            self._finish(session, StepResult())
         return output
 
     def _run(
@@ -262,10 +264,10 @@ class CheckedModule(nn.Module):
         return output
 
     def _run_static(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], session: Session, with_loss: bool
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, session: Session, with_loss: bool
     ) -> Any:
         assert session.deposits is not None
-        output = self._plain(args, kwargs, call, with_loss)
+        output = self._plain(args, kwargs, target, with_loss)
         started = time.perf_counter()
         self._accept_own_changes()
         output = without_leaves(output)
@@ -286,13 +288,13 @@ class CheckedModule(nn.Module):
                     program.goes_on_with(now)
             self.__dict__.update(_state=now)
 
-    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...], with_loss: bool) -> Any:
+    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         output = self._model(*args, **kwargs)
         if not with_loss:
             return output
         loss = self._settings.loss
         assert loss is not None
-        return loss(output, call[0][2]) if self._settings.has_target else loss(output)
+        return loss(output, target) if self._settings.has_target else loss(output)
 
     def _enter_thread(self) -> None:
         """One thread at a time: a step's rows belong to one loop.
@@ -348,7 +350,7 @@ class CheckedModule(nn.Module):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State
     ) -> Program:
         settings = self._settings
-        plain_args, plain_kwargs, plain_target = torch.utils._pytree.tree_map(_detached, (args, kwargs, target))
+        plain_args, plain_kwargs, plain_target = _apart(args, kwargs, target)
         program = build_program(
             self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
             batch_size=settings.batch_size, wrt=self._wrt(), state=state,
@@ -376,10 +378,18 @@ class CheckedModule(nn.Module):
             state = State.of(roots)
             program = self._capture(args, keywords, target, with_loss, state)
             self.__dict__.update(_state=state, _programs=[(with_loss, program)])
-            call = loss_arguments(args, keywords, target) if with_loss else (args, keywords)
+
+            def original() -> Any:
+                return self._plain(*_apart(args, keywords, target), with_loss)
+
+            def rewritten() -> Any:
+                own = _apart(args, keywords, target)
+                call = loss_arguments(*own) if with_loss else own[:2]
+                return program.module(*call[0], **call[1])
+
             note = validate(
-                nn.ModuleList(roots), lambda: self._plain(args, keywords, call, with_loss),
-                lambda: program.module(*call[0], **call[1]), program.trainable, program.is_static, program.has_generators,
+                nn.ModuleList(roots), tensors_of((args, keywords, target)), original, rewritten, program.trainable,
+                program.is_static, program.has_generators,
             )  # fmt: skip
             self.__dict__.update(validation=note)
             self._summary.notes = (note,) if note else ()
@@ -403,6 +413,7 @@ class CheckedModule(nn.Module):
             raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
         session, step = Session(self._several, self._settings.joint_seconds), StepResult()
         self.__dict__.update(_session=session, _owner=threading.get_ident())
+        late = self._late.arrivals
         try:
             yield step
             started = time.perf_counter()
@@ -415,8 +426,12 @@ class CheckedModule(nn.Module):
             if session.program is not None and not all(map(_NEEDS_GRADIENT, session.program.trainable.values())):
                 session.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
                                 "missing")  # fmt: skip
+            if self._late.arrivals > late:
+                session.problem("backward() came to a forward of before this step, whose touches and ties are no part of it; "
+                                "detach what one step takes over from another")  # fmt: skip
             session.spend("other", started)
         finally:
+            session.close()
             self.__dict__.update(_session=None, _owner=None)
         self.__dict__.update(_several=session.forwards > 1)
         self._finish(session, step)
@@ -485,6 +500,12 @@ def _why_uncovered(program: Program) -> str:
 def _samples(leaves: list[Any]) -> int:
     first = next((v for v in leaves if isinstance(v, Tensor) and v.dim() > 0), None)
     return int(first.shape[0]) if first is not None else 1
+
+
+def _apart(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """A call in tensors of its own, so that what the forward writes into them leaves the caller's without a history."""
+    own: tuple[tuple[Any, ...], dict[str, Any], Any] = tree_map(_detached, (args, kwargs, target))
+    return own
 
 
 def _detached(value: Any) -> Any:

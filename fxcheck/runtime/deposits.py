@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
@@ -20,16 +21,26 @@ _Grads = list[tuple[Tensor | None, int]]
 _GRADIENT = attrgetter("grad")
 
 
+@dataclass
+class Late:
+    """Gradients that came to forwards of a checked module when their step was over."""
+
+    arrivals: int = 0
+
+
 class Deposits:
     """Looks at the gradients that parameters hold before and after each backward pass.
 
     Args:
         parameters: the coordinates of the step's gradient.
         seconds: wall times by stage; ``other`` is added to.
+        late: what arrives once they are closed is counted there.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], seconds: dict[str, float]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], seconds: dict[str, float], late: Late) -> None:
         self.parameters = parameters
+        self.late = late
+        self.are_closed = False
         self.seconds = seconds  # and not the session, which would live until the garbage is collected
         self.task = -1
         """Autograd's number of the running or last backward pass."""
@@ -48,6 +59,7 @@ class Deposits:
     def look_at(self, gradient: Tensor) -> None:
         """See whether what arrives at an output is finite."""
         started = time.perf_counter()
+        self.late.arrivals += self.are_closed
         self.has_begun = True
         self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient.detach()))
         self.spend(started)

@@ -13,7 +13,7 @@ from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
-from fxcheck.runtime.deposits import Deposits
+from fxcheck.runtime.deposits import Deposits, Late
 from fxcheck.runtime.first_look import look_at
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.many_rows import NO_ROWS
@@ -65,7 +65,7 @@ class Session:
     gathered_ranks: int = 0
     """Ranks whose rows are in here; 0 before ``gather``."""
 
-    def joins(self, program: Program, samples: int) -> None:
+    def joins(self, program: Program, samples: int, late: Late) -> None:
         """Count a forward of a program.
 
         Rows of programs with other layers cannot be pooled.
@@ -73,13 +73,18 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
-        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.seconds)
+        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.seconds, late)
         if self.forwards and program.plan.carried:
             self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
                          "without their gradient")  # fmt: skip
         self.forwards += 1
         self.samples += samples
         self.gathered_ranks = 0
+
+    def close(self) -> None:
+        """What comes to its forwards from now on is late."""
+        if self.deposits is not None:
+            self.deposits.are_closed = True
 
     def problem(self, sentence: str) -> None:
         if sentence not in self.problems:

@@ -17,14 +17,15 @@ _SEED = 20240507
 
 
 def validate(
-    roots: nn.ModuleList, original: Callable[[], Any], rewritten: Callable[[], Any], parameters: Mapping[str, Tensor],
-    is_static: bool, seeds_itself: bool,
+    roots: nn.ModuleList, inputs: Sequence[Tensor], original: Callable[[], Any], rewritten: Callable[[], Any],
+    parameters: Mapping[str, Tensor], is_static: bool, seeds_itself: bool,
 ) -> str:  # fmt: skip
     """Run both forms on the same inputs, random numbers and buffers, and compare outputs and gradients; of a forward that writes
     attributes or may seed a generator, those of a second call after it too.
 
     Args:
         roots: the modules whose state is restored after each run.
+        inputs: whose entries are restored as well.
         original: runs the user's model.
         rewritten: runs the program with check nodes.
         parameters: gradients by these are compared.
@@ -39,14 +40,14 @@ def validate(
         FxcheckError: outputs or gradients differ by more than the original differs from itself.
     """
     try:
-        first, written = _run(roots, original, parameters, 2 if seeds_itself else None)
+        first, written = _run(roots, inputs, original, parameters, 2 if seeds_itself else None)
     except RuntimeError as error:
         raise FxcheckError(f"the model itself raises on the example inputs: {type(error).__name__}: {str(error).splitlines()[0]}",
                            hint="check that its forward and its backward() run on them") from error  # fmt: skip
     calls = 2 if written or seeds_itself else 1
-    second, _ = _run(roots, original, parameters, calls)
+    second, _ = _run(roots, inputs, original, parameters, calls)
     try:
-        checked, _ = _run(roots, rewritten, parameters, calls)
+        checked, _ = _run(roots, inputs, rewritten, parameters, calls)
     except RuntimeError as error:
         raise _refusal(f"it raises {type(error).__name__}: {str(error).splitlines()[0]}") from error
     if first.keys() != checked.keys():
@@ -74,12 +75,13 @@ def _refusal(what: str) -> FxcheckError:
 
 
 def _run(
-    roots: nn.ModuleList, run: Callable[[], Any], parameters: Mapping[str, Tensor], calls: int | None
+    roots: nn.ModuleList, inputs: Sequence[Tensor], run: Callable[[], Any], parameters: Mapping[str, Tensor], calls: int | None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Outputs, and gradients of a fixed random combination of them.
 
     Args:
         roots: restored afterwards.
+        inputs: restored too.
         run: a call.
         parameters: gradients are by these.
         calls: how many, one after the other; None for two where the first one writes attributes, else one.
@@ -87,7 +89,7 @@ def _run(
     Returns:
         The tensors by name, and the attributes that the first call wrote.
     """
-    with left_as_it_was(roots) as written, torch.enable_grad():
+    with left_as_it_was(roots, inputs) as written, torch.enable_grad():
         torch.manual_seed(_SEED)
         outputs = _named(run())
         changed = written()

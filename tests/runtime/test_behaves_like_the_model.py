@@ -366,3 +366,50 @@ def test_reentrant_checkpoints_are_instrumented_and_no_gradient_is_left(activati
     with checked.step() as step:
         checked(x).sum().backward()
     assert step.verdict == "certified"
+
+
+class _WritesItsInput(nn.Module):
+    """In place, with what depends on the weights too."""
+
+    def __init__(self, adds_parameter: bool) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(3)) if adds_parameter else torch.ones(3)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += self.shift
+        return torch.relu(self.linear(x.mul_(2)))
+
+
+@pytest.mark.parametrize("adds_parameter", [False, True])
+def test_a_model_that_overwrites_its_input_leaves_the_example_as_it_was(adds_parameter: bool) -> None:
+    example, model = torch.randn(4, 3), _WritesItsInput(adds_parameter)
+    before = example.clone()
+    checked, twin = fxcheck.instrument(copy.deepcopy(model), (example,)), model
+    assert torch.equal(example, before) and not example.requires_grad and checked.validation == ""
+    mine, plain = example.clone(), example.clone()
+    with checked.step() as step:
+        output = checked(mine)
+        output.sum().backward()
+    expected = twin(plain)
+    expected.sum().backward()
+    assert torch.equal(output, expected) and torch.equal(mine, plain)
+    assert torch.equal(checked.linear.weight.grad, model.linear.weight.grad)
+    assert step.verdict == "certified", step.text
+
+
+def test_a_conjugated_buffer_and_input_are_put_back() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("turn", torch.randn(3, dtype=torch.cfloat).conj())
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return (z * self.turn).real * self.scale
+
+    z = torch.randn(2, 3, dtype=torch.cfloat).conj()
+    checked = fxcheck.instrument(Turned(), (z,))
+    with checked.step() as step:
+        checked(z).sum().backward()
+    assert step.verdict == "certified", step.text

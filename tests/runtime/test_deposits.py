@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -101,3 +102,46 @@ def test_gradients_that_do_not_add_up_in_grad_are_not_mixed_together(
 @pytest.mark.parametrize("function", [_zero, _behind])
 def test_gradients_of_micro_batches_that_do_are(function: Callable[..., Tensor]) -> None:
     assert _verdict(function, _added) == ("certified", 0.0)
+
+
+def _before_any_step(checked: Any) -> Tensor:
+    return checked(ONE)
+
+
+def _in_the_step_before(checked: Any) -> Tensor:
+    with checked.step():
+        y = checked(ONE)
+    return y
+
+
+def _in_a_step_that_failed(checked: Any) -> Tensor:
+    with contextlib.suppress(ValueError), checked.step():
+        y = checked(ONE)
+        raise ValueError
+    return y
+
+
+@pytest.mark.parametrize("earlier", [_before_any_step, _in_the_step_before, _in_a_step_that_failed])
+@pytest.mark.parametrize("function", [lambda s, x: torch.relu(s.w * x), lambda s, x: s.w * x], ids=["relu", "linear"])
+def test_a_gradient_that_comes_to_a_forward_of_before_the_step_is_no_part_of_what_was_seen(
+    function: Callable[[Scalars, Tensor], Tensor], earlier: Callable[[Any], Tensor]
+) -> None:
+    """relu(w) - relu(-w) = w, where AD gives 0 at w = 0."""
+    checked = fxcheck.instrument(Scalars(function, w=0.0), (ONE,))
+    y = earlier(checked)
+    with checked.step() as step:
+        (y - checked(-ONE)).sum().backward()
+    assert step.verdict == "uncertified"
+    assert "before this step" in step.text
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+    assert step.verdict == "certified"
+
+
+def test_a_backward_pass_between_steps_is_none_of_the_next_ones() -> None:
+    checked = fxcheck.instrument(Scalars(lambda s, x: torch.relu(s.w * x), w=0.0), (ONE,))
+    checked(ONE).sum().backward()
+    with checked.step() as step:
+        y = checked(ONE).sum()
+        y.backward()
+    assert step.verdict == "certified"
