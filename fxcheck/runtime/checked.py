@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from fxcheck import scan
 from fxcheck.capture.held import HOOKS, roots_of
@@ -30,7 +30,7 @@ from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
 from fxcheck.runtime.program import Program, build_program, loss_arguments
 from fxcheck.runtime.ranks import gather_rows, world_size
-from fxcheck.runtime.replay import Forward, listen, tensors_of, without_leaves
+from fxcheck.runtime.replay import Forward, heard_apart, listen, tensors_of
 from fxcheck.runtime.session import Session
 from fxcheck.runtime.signature import Inputs, State, versions, writes
 from fxcheck.runtime.validate import validate
@@ -258,8 +258,9 @@ class CheckedModule(nn.Module):
             output = program.run(call, inputs)
         session.add_forward(forward, collector, _ALL if self._settings.exact_ties else _MOST_GRADIENTS)
         started = time.perf_counter()
-        output = forward.has_run(output)
-        _refuse_non_finite(output)
+        output, returned = heard_apart(output, each=True)
+        _refuse_non_finite(returned)
+        forward.has_run(returned)
         session.spend("other", started)
         return output
 
@@ -270,11 +271,11 @@ class CheckedModule(nn.Module):
         output = self._plain(args, kwargs, target, with_loss)
         started = time.perf_counter()
         self._accept_own_changes()
-        output = without_leaves(output)
-        for leaf in tensors_of(output):
-            if leaf.requires_grad:
-                listen(leaf, session.deposits.look_at, session.deposits.look_at)
-        _refuse_non_finite(output)
+        output, returned = heard_apart(output, each=False)
+        _refuse_non_finite(returned)
+        for tensor in returned:
+            if tensor.requires_grad:
+                listen(tensor, session.deposits.look_at, session.deposits.look_at)
         session.spend("other", started)
         return output
 
@@ -545,11 +546,9 @@ def _is_torchs_own(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.") and "<locals>" in getattr(hook, "__qualname__", "")
 
 
-def _refuse_non_finite(output: Any) -> None:
-    for value in (output,) if isinstance(output, Tensor) else tree_leaves(output):
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            continue
-        if not scan.is_finite(value):
+def _refuse_non_finite(outputs: Iterable[Tensor]) -> None:
+    for value in outputs:
+        if value.is_floating_point() and not scan.is_finite(value):
             raise NonFiniteError(
                 "the forward returned NaN or infinity; non-finite numbers have no subgradient",
                 hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",

@@ -9,10 +9,12 @@ import torch.distributed as dist
 from fxcheck.errors import StepError
 from fxcheck.runtime.session import Session
 
+_IS_BUILT = dist.is_available()
+
 
 def world_size() -> int:
     """Ranks whose gradients a step sums; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _IS_BUILT and dist.is_initialized() else 1
 
 
 def gather_rows(session: Session) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,24 +71,13 @@ class Forward:
         """Remember a forward before it runs; see the fields."""
         return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, written, deposits)
 
-    def has_run(self, output: Any) -> Any:
-        """Remember what it returned, and listen for the gradients that ``backward()`` brings to it.
-
-        Returns:
-            The output. Of several tensors each becomes a view of its own, so that what reaches one through another, as the
-            features behind the scores, is told apart from what reaches it directly.
-        """
-        output = without_leaves(output)
-        leaves = tensors_of(output)
-        if len(leaves) > 1 and sum(t.requires_grad for t in leaves) > 1:
-            output = tree_map(_own_view, output)
-            leaves = tensors_of(output)
+    def has_run(self, leaves: Sequence[Tensor]) -> None:
+        """Remember the tensors that it returned, and listen for the gradients that ``backward()`` brings to them."""
         for leaf in leaves:
             self.outputs.append(0 if self.inputs is None else checksum(leaf))
             self.cotangents.append(None)
             if leaf.requires_grad:
                 listen(leaf, self._listener(len(self.cotangents) - 1), self._is_passed_by)
-        return output
 
     def _look_at(self, gradient: Tensor) -> None:
         self.deposits.look_at(gradient)
@@ -222,14 +211,23 @@ def _call(output: Tensor, listener: Callable[[Tensor], None]) -> None:
         node._register_hook_dict(output)
 
 
-def without_leaves(output: Any) -> Any:
-    """The output, in which a parameter that is returned is a view of it: a hook on the parameter itself would stay there."""
-    has_leaf = any(t.requires_grad and t.is_leaf for t in tensors_of(output))
-    return tree_map(lambda v: _own_view(v) if isinstance(v, Tensor) and v.is_leaf else v, output) if has_leaf else output
+def heard_apart(output: Any, each: bool) -> tuple[Any, list[Tensor]]:
+    """The output, and its tensors, which can be listened to.
 
-
-def _own_view(value: Any) -> Any:
-    return value.view_as(value) if isinstance(value, Tensor) and value.requires_grad else value
+    Args:
+        output: in which a parameter that is returned becomes a view of it: a hook on the parameter itself would stay there.
+        each: of several tensors each becomes a view of its own, so that what reaches one through another, as the features
+            behind the scores, is told apart from what reaches it directly.
+    """
+    leaves = tensors_of(output)
+    heard = [t for t in leaves if t.requires_grad]
+    if not each or len(heard) < 2:
+        heard = [t for t in heard if t.is_leaf]
+    if heard:
+        names = set(map(id, heard))
+        output = tree_map(lambda v: v.view_as(v) if id(v) in names else v, output)
+        leaves = tensors_of(output)
+    return output, leaves
 
 
 def tensors_of(output: Any) -> list[Tensor]:

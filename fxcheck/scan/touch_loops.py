@@ -73,10 +73,15 @@ def _is_clear(y, kinks, normal, infinity, first, last):  # type: ignore[no-untyp
     for start in range(first, last, _CHUNK):
         begin, number = np.uint64(start), np.uint64(min(_CHUNK, last - start))
         largest, least, second = word(0), infinity, infinity
-        for i in range(number):
-            value = word(y[begin + i] << 1)
-            largest, least = max(largest, value), min(least, word(value ^ one))
-            second = min(second, word(value ^ other))
+        if one == 0 == other:  # as of a ReLU, which are most
+            for i in range(number):
+                value = word(y[begin + i] << 1)
+                largest, least = max(largest, value), min(least, value)
+        else:
+            for i in range(number):
+                value = word(y[begin + i] << 1)
+                largest, least = max(largest, value), min(least, word(value ^ one))
+                second = min(second, word(value ^ other))
         for kink in kinks[1:-1]:
             for i in range(number):
                 second = min(second, word((y[begin + i] ^ kink) << 1))
