@@ -41,15 +41,17 @@ def validate(
     """
     try:
         first, written = _run(roots, inputs, original, parameters, 2 if seeds_itself else None)
-    except RuntimeError as error:
-        raise FxcheckError(f"the model itself raises on the example inputs: {type(error).__name__}: {str(error).splitlines()[0]}",
+    except FxcheckError:
+        raise
+    except Exception as error:  # of the user's code
+        raise FxcheckError(f"the model itself raises on the example inputs: {_short(error)}",
                            hint="check that its forward and its backward() run on them") from error  # fmt: skip
     calls = 2 if written or seeds_itself else 1
     second, _ = _run(roots, inputs, original, parameters, calls)
     try:
         checked, _ = _run(roots, inputs, rewritten, parameters, calls)
-    except RuntimeError as error:
-        raise _refusal(f"it raises {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of the code that torch.fx has written, as where an input is called torch
+        raise _refusal(f"it raises {_short(error)}") from error
     if first.keys() != checked.keys():
         raise _refusal("it returns tensors of another structure")
     spread = 0.0
@@ -65,6 +67,10 @@ def validate(
     if spread:
         notes.append(f"the original model differs from itself between two equal runs (by up to {spread:.3g}); compared within it")
     return "; ".join(notes)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _refusal(what: str) -> FxcheckError:

@@ -500,3 +500,16 @@ def test_what_cannot_be_copied_or_looked_into_is_left_alone(held: object) -> Non
     checked = fxcheck.instrument(model, (torch.zeros(3, 2),))
     checked(torch.ones(3, 2)).sum().backward()
     assert checked.last_step.verdict == "certified" and len(checked._programs) == 1 and model.held is held
+
+
+def test_an_input_of_a_name_that_torch_fx_uses_is_refused_in_one_message() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 1)
+
+        def forward(self, torch: torch.Tensor) -> torch.Tensor:
+            return self.linear(torch).relu()
+
+    with pytest.raises(FxcheckError, match="AttributeError"):
+        fxcheck.instrument(Named(), (torch.ones(3, 2),))
