@@ -34,6 +34,7 @@ SEEN = "_fxcheck_seen"
 """Name of the buffer, in every rewritten (sub)graph, that check nodes say they mutate."""
 ValueOf = Callable[[int, int, tuple[str, ...]], fx.Node]
 """(reader, graph node that it reads, path of the subgraph) -> the program's node that holds the value there."""
+_MOST = torch.iinfo(torch.int64).max
 _OF_OPERANDS = (CheckKind.TOUCH, CheckKind.GUARD, CheckKind.BOUND)
 _WITH_INDICES = {
     f"aten.max_pool{d}d.default": getattr(torch.ops.aten, f"max_pool{d}d_with_indices").default for d in (1, 2, 3)
@@ -52,7 +53,9 @@ def insert_checks(
         sources: where the program holds the graph's values.
 
     """
-    return _inserted(program, plan, graph, sources).module
+    module = _inserted(program, plan, graph, sources).module
+    _drop_whole_slices(module)
+    return module
 
 
 def insert_choices(
@@ -251,6 +254,27 @@ class Inserter:
                 return []
             found += [self.node(operand), self.node(result)]
         return found
+
+
+def _drop_whole_slices(module: fx.GraphModule) -> None:
+    """Eager indexing makes no view for the colon in ``x[:, 0]``, and export writes one down: a node in each direction."""
+    slices = module.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor)
+    whole = [n for n in slices if _is_whole(*n.args[1:]) and all(map(_only_reads, n.users))]
+    for node in whole:
+        node.replace_all_uses_with(node.args[0])
+        module.graph.erase_node(node)
+    if whole:
+        module.recompile()
+
+
+def _is_whole(dim: Any = 0, start: Any = None, end: Any = None, step: Any = 1) -> bool:
+    return start in (None, 0) and end in (None, _MOST) and step == 1
+
+
+def _only_reads(node: fx.Node) -> bool:
+    """An operator that writes nothing; no check, and not the end of the program."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.is_mutable
 
 
 def _writes_between(first: fx.Node, last: fx.Node) -> bool:

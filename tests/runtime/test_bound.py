@@ -51,3 +51,32 @@ def test_bits_are_those_of_the_module(make: Callable[[], nn.Module]) -> None:
         found.append([*outputs, *(p.grad for p in model.parameters())])
     assert all(map(torch.equal, *found))
     assert "ops" not in bound(program.module).__func__.__code__.co_names  # type: ignore[attr-defined]
+
+
+class _Rows(nn.Module):
+    """Reads rows, writes into a row of its own, and returns a view of all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.layer(x)
+        z = torch.relu(y[:, 0] + y[:, 1:, 2].sum(1, keepdim=True))
+        y[:, 1] += z
+        y[:].mul_(2)
+        return y[:, :, 1:].sum(2), y[:]
+
+
+def test_a_colon_costs_no_operator_and_changes_no_bit() -> None:
+    model, x = _Rows(), torch.randn(2, 5, 3)
+    (_, program) = fxcheck.instrument(model, (x,), allow_uncovered=True)._programs[0]
+    kept = program.module.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor)
+    assert [n.args[1:3] for n in kept] == [(1, 1), (0, 0), (2, 1), (0, 0)]  # one is written to, and one is returned
+    found = []
+    for forward in (model, program.module, bound(program.module)):
+        model.zero_grad()
+        outputs = forward(x)
+        sum(v.square().sum() for v in outputs).backward()
+        found.append([*outputs, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))
