@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fxcheck.records.graph import Ref, refs_in
+from fxcheck.records.graph import Ref
 
 Expansion = Callable[[Any, dict[str, Any], Any, dict[str, Any]], int | None]
 """Emits the parts and returns the last one; None where the operator stays whole."""
@@ -57,23 +57,19 @@ def _margin_ranking_loss(lowering: Any, a: dict[str, Any], value: Any, extra: di
     return _reduce(lowering, entries, a["reduction"], value, extra)
 
 
-def _hinge_embedding_loss(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int | None:
-    """Its target is left out, so it must not be trained."""
-    if _reads_a_parameter(lowering, a["target"].id):
-        return None
-    arguments = {"self": a["self"], "target": -1.0, "margin": a["margin"], "reduction": _NONE}
-    entries = Ref(lowering.emit("aten.hinge_embedding_loss.default", arguments, _like(lowering, a["self"]), **extra))
+def _hinge_embedding_loss(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int:
+    """Entries of targets other than 1 are margins, those of targets other than -1 the input itself (torch 2.9 to 2.14)."""
+    def except_at(target: float, entries: Ref) -> Ref:
+        compared = {"self": a["target"], "other": target}
+        mask = Ref(lowering.emit("aten.ne.Scalar", compared, _like(lowering, a["target"]).bool(), **extra))
+        arguments = {"condition": mask, "self": entries, "other": 0.0}
+        return Ref(lowering.emit("aten.where.ScalarOther", arguments, _like(lowering, mask, entries), **extra))
+
+    left = {"self": a["self"], "other": a["margin"], "alpha": 1}
+    difference = Ref(lowering.emit("aten.rsub.Scalar", left, _like(lowering, a["self"]), **extra))
+    margins = Ref(lowering.emit("aten.clamp_min.default", {"self": difference, "min": 0}, _like(lowering, difference), **extra))
+    entries = _binary(lowering, "add", except_at(1, margins), except_at(-1, a["self"]), extra)
     return _reduce(lowering, entries, a["reduction"], value, extra)
-
-
-def _reads_a_parameter(lowering: Any, node: int) -> bool:
-    seen, stack = set(), [node]
-    while stack:
-        current = stack.pop()
-        if current not in seen:
-            seen.add(current)
-            stack.extend(refs_in(dict(lowering.nodes[current].arguments)))
-    return any(lowering.nodes[n].op == "fxcheck.parameter" for n in seen)
 
 
 def _triplet_margin_loss(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int:

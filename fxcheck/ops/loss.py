@@ -54,12 +54,6 @@ def huber_loss(call: Call) -> OpSemantics:
     return _NONNEGATIVE if delta is not None and delta > 0 else _WHOLE
 
 
-@semantics_for(*aten("hinge_embedding_loss"))
-def hinge_embedding_loss(call: Call) -> OpSemantics:
-    target, margin = _elementwise(call), scalar_of(call, "margin")
-    return kinked(margin, nonnegative=True) if target == -1 and margin is not None else _WHOLE
-
-
 @semantics_for(*aten("margin_ranking_loss"))
 def margin_ranking_loss(call: Call) -> OpSemantics:
     target, margin, other = _elementwise(call), scalar_of(call, "margin"), scalar_of(call, "input2")
@@ -69,7 +63,7 @@ def margin_ranking_loss(call: Call) -> OpSemantics:
 
 
 constant_semantics(
-    aten("cosine_embedding_loss triplet_margin_loss multi_margin_loss multilabel_margin_loss"),
+    aten("cosine_embedding_loss hinge_embedding_loss triplet_margin_loss multi_margin_loss multilabel_margin_loss"),
     _WHOLE,
 )
 

@@ -639,3 +639,28 @@ def test_one_bias_entry_that_reaches_two_entries_through_cat_is_not_distinct() -
 
     model = Model(function, l=nn.Linear(3, 3), off=torch.tensor([3.0, 3, 3, -3, -3, -3]))
     assert analyze(model, (torch.randn(1, 3),), batch_size=1).verdict not in CLAIMS
+
+
+def _hinge(y: Tensor, target: float, **options: Any) -> Tensor:
+    return F.hinge_embedding_loss(y, torch.full((1,), target, dtype=y.dtype), reduction="none", **options)
+
+
+HINGES: dict[str, Callable[[Model, Tensor], Any]] = {
+    "2y, where AD says y": lambda s, x: _hinge(s.w * x + s.b, 1.0, margin=0.0) - F.relu(-s.w * x - s.b) + F.relu(s.w * x + s.b),
+    "2y in two outputs": lambda s, x: (_hinge(s.w * x + s.b, 1.0, margin=0.0) - F.relu(-s.w * x - s.b), F.relu(s.w * x + s.b)),
+    "a factor of any sign": lambda s, x: (F.relu(s.b * (_hinge(s.w * x, 1.0) + 1)), F.relu(s.b)),
+    "a root of any sign": lambda s, x: (_hinge(s.w * x + s.b, 1.0) + 1e-3).sqrt(),
+    "kinks at its margin": lambda s, x: _hinge(s.w * x, 1.0) - F.relu(1 - s.w * x) - F.relu(s.w * x - 1),
+}
+
+
+@pytest.mark.parametrize("name", HINGES)
+def test_a_hinge_with_a_positive_target_is_its_input(name: str) -> None:
+    model = Model(HINGES[name], w=nn.Parameter(torch.zeros(1)), b=nn.Parameter(torch.zeros(1)))
+    assert analyze(model, (torch.ones(1),)).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("target", [1.0, -1.0, 0.0])
+def test_hinges_are_certified_for_every_target_that_the_model_does_not_make_of_weights(target: float) -> None:
+    model = Model(lambda s, x: F.hinge_embedding_loss(s.k(x), target * torch.ones_like(s.k(x))), k=nn.Linear(3, 2))
+    assert analyze(model, (torch.randn(4, 3),)).verdict in CLAIMS
