@@ -417,7 +417,7 @@ def _refuse_traced_constants(program: ExportedProgram) -> None:
 
 def _refuse_derived_constants(program: ExportedProgram) -> None:
     """A value that was computed with gradients before the forward is a constant to export, and none to autograd."""
-    derived = [name for name, v in program.constants.items() if isinstance(v, torch.Tensor) and v.grad_fn is not None]
+    derived = [name for name, v in _untrained(program).items() if v.grad_fn is not None]
     if derived:
         what = "a tensor" if derived[0].startswith("lifted_tensor") else f"attribute {derived[0]!r}"
         raise CaptureError(
@@ -428,20 +428,26 @@ def _refuse_derived_constants(program: ExportedProgram) -> None:
 
 
 def _refuse_unregistered_leaves(program: ExportedProgram, roots: Sequence[nn.Module]) -> None:
-    """A trainable tensor that no module has registered gets a gradient from autograd, and is a constant to export."""
+    """A trainable tensor that is no parameter gets a gradient from autograd, and is a constant to export."""
     reached = [value for _, value in reached_from(("", m) for root in roots for m in root.modules())]
-    held = chain(reached, *(m.parameters() for m in modules_among(reached)))
+    held = chain(reached, *(m.parameters() for m in modules_among(reached)), *(root.buffers() for root in roots))
     trainable = {storage_of(v) for v in held if isinstance(v, torch.Tensor) and v.requires_grad and v.is_leaf}
     trainable -= {storage_of(p) for root in roots for p in root.parameters()}
-    names = program.graph_signature.inputs_to_lifted_tensor_constants
+    signature, tensors = program.graph_signature, _untrained(program)
+    names = {**signature.inputs_to_lifted_tensor_constants, **signature.inputs_to_buffers}
     for node in program.graph.nodes if trainable else ():
-        constant = program.constants.get(names.get(node.name, ""))
-        if isinstance(constant, torch.Tensor) and storage_of(constant) in trainable and not _is_cut_off(node):
+        constant = tensors.get(names.get(node.name, ""))
+        if constant is not None and storage_of(constant) in trainable and not _is_cut_off(node):
             raise CaptureError(
                 "the forward reads a trainable tensor that is no parameter of the model: backward gives it a gradient, of which "
                 "the captured graph knows nothing", code="FX604",
                 hint="register it as a parameter, a ParameterList holds many; or store it detached",
             )  # fmt: skip
+
+
+def _untrained(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Its buffers and other constants by name."""
+    return {n: v for n, v in chain(program.named_buffers(), program.constants.items()) if isinstance(v, torch.Tensor)}
 
 
 def _is_cut_off(leaf: torch.fx.Node) -> bool:

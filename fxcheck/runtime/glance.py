@@ -29,6 +29,7 @@ _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
 _KIND = attrgetter("requires_grad", "dtype", "is_cpu", *_OF_GRADIENT)
 _DEVICE = attrgetter("device")
+_IS_TRAINED = attrgetter("requires_grad")
 _DEVICES = ("cpu", "cuda")
 
 
@@ -84,7 +85,7 @@ class _Same:
 
 
 class Glance:
-    """What every module holds, and of what kind its parameters are.
+    """What every module holds, and of what kind its parameters and buffers are.
 
     Args:
         modules: all modules of a model.
@@ -119,6 +120,8 @@ class Glance:
         self.lengths = [*map(len, parts)]
         self.contents = [*chain.from_iterable(map(_VALUES, parts))]
         self.kinds = [_as_now(_KIND(p)) for p in parameters]
+        self.buffers = [b for m in modules for b in m._buffers.values() if b is not None]
+        self.trained_buffers = [*map(_IS_TRAINED, self.buffers)]
         self.elsewhere = [p for p in parameters if not p.is_cpu]
         self.devices = [*map(_DEVICE, self.elsewhere)]
         self.shared = hooks_of_all_modules()
@@ -177,6 +180,7 @@ class Glance:
                 and all(map(is_, map(vars, self.modules), self.spaces))
                 and all(map(is_, map(type, self.modules), self.kinds_of_modules))
                 and [*map(_KIND, self.parameters)] == self.kinds
+                and [*map(_IS_TRAINED, self.buffers)] == self.trained_buffers
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
                 and hooks_of_all_modules() == self.shared
                 and modes_of_torch() == self.modes

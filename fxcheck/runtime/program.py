@@ -91,7 +91,8 @@ class Program:
     tensors_read: tuple[tuple[int, Tensor], ...]
     """Such tensors elsewhere, with their places in ``State.tensors``."""
     memory: tuple[tuple[Tensor, Any], ...]
-    """Those, and ones that unregistered modules have registered, with their memory then: ``.data`` gives them another."""
+    """Those, and ones that unregistered modules have registered, with their memory then, as ``.data`` gives them another, and
+    whether they were trained."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -166,7 +167,7 @@ class Program:
             return False
         if self.held and any(place.get(name) is not held for place, name, held in self.held):
             return False
-        if self.memory and any(storage_of(tensor) != memory for tensor, memory in self.memory):
+        if self.memory and any(_memory_of(tensor) != memory for tensor, memory in self.memory):
             return False
         spec = self.inputs.spec
         known = inputs.leaves in self.served and (inputs.spec is spec or inputs.spec == spec)
@@ -324,7 +325,11 @@ def _memory_held(state: State, read: set[Any]) -> Iterator[tuple[Tensor, Any]]:
     model = set(map(id, state.held))
     for tensor in chain(state.tensors, *registered):
         if tensor is not None and id(tensor) not in model and storage_of(tensor) in read:
-            yield tensor, storage_of(tensor)
+            yield tensor, _memory_of(tensor)
+
+
+def _memory_of(tensor: Tensor) -> tuple[Any, bool]:
+    return storage_of(tensor), tensor.requires_grad
 
 
 def _leads_to(value: Any, lifted: set[Any]) -> bool:

@@ -49,7 +49,7 @@ class State:
         everything = [*found, *_unregistered(found)]
         for i, m in enumerate(everything):
             modules.append((m, type(m), m.training, *(tuple(m.__dict__.get(kind, {}).values()) for kind in HOOKS)))
-            modules.extend([id(b) for b in m._buffers.values()])
+            modules.extend([(id(b), b is not None and b.requires_grad) for b in m._buffers.values()])
             own = [p for p in m._parameters.values() if p is not None]
             modules.extend(map(hooks_of, own))
             kinds = [(id(p), p.requires_grad, p.dtype, p.device) for p in own]

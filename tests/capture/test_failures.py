@@ -106,6 +106,22 @@ def test_a_trainable_tensor_that_is_no_parameter_is_refused_where_its_gradient_c
     assert fxcheck.analyze(model, (torch.zeros(4, 4),)).verdict == "smooth"
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_trained_buffer_is_refused_as_soon_as_it_is_trained(persistent: bool) -> None:
+    model = Model(lambda y: y + torch.relu(model.t) - torch.relu(-model.t))
+    model.register_buffer("t", torch.zeros(4), persistent)
+    checked = fxcheck.instrument(model, (torch.zeros(4, 4),))
+    checked(torch.zeros(4, 4)).sum().backward()
+    model.t.requires_grad_()
+    for call in (lambda: checked(torch.zeros(4, 4)), lambda: fxcheck.analyze(model, (torch.zeros(4, 4),))):
+        with pytest.raises(CaptureError, match="trainable tensor that is no parameter") as caught:
+            call()
+        assert caught.value.code == "FX604"
+    model.t = model.linear.weight[0] * 1
+    with pytest.raises(CaptureError, match="'t' that was computed with gradients before it"):
+        fxcheck.analyze(model, (torch.zeros(4, 4),))
+
+
 def _without_gradient(compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         return compute()
