@@ -246,16 +246,24 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise InputError("an example input is a nested tensor, which torch.export does not capture",
                          hint="give a padded tensor, and a mask if the model takes one")  # fmt: skip
     args, kwargs = torch.utils._pytree.tree_map(_to_device(model), (args, kwargs))
-    shapes = _dynamic_batch(args, kwargs)
     failure: Exception | None = None
-    for dynamic in [shapes, None] if shapes is not None else [None]:
+    for is_fixed in (False, True):
+        args, kwargs = torch.utils._pytree.tree_map(of_its_own, (args, kwargs))
+        shapes = None if is_fixed else _dynamic_batch(args, kwargs)
+        if shapes is None and not is_fixed:
+            continue
         try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
-            return program, dynamic is not None and _holds_for_every_batch(program)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            return program, shapes is not None and _holds_for_every_batch(program)
         except Exception as error:
             failure = error
     assert failure is not None
     raise explain_failure(failure) from failure
+
+
+def of_its_own(value: Any) -> Any:
+    """A tensor of the same entries without a history: torch.export notes on the one that it is given which sizes may vary."""
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, torch.Tensor) else value
 
 
 def _dynamic_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapesCollection | None:

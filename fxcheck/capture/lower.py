@@ -301,12 +301,13 @@ class _Lowering:
         value = node.meta["val"]
         program = self.captured.program
         original = self.captured.buffers.get(name, program.constants.get(name))
-        owner = self._parameter_under(original) if isinstance(original, torch.Tensor) else None
+        has_storage = isinstance(original, torch.Tensor) and original.layout is torch.strided
+        owner = self._parameter_under(original) if has_storage else None
         if owner is not None:
             detached = self.emit("aten.detach.default", {"self": Ref(owner.id)}, value, name=node.name)
             return _Slot(detached, base=owner, seen=owner.version, storage=self._memory(value), is_known_view=False)
         slot = self._leaf_slot(self.emit(op, arguments, value, name=node.name), value)
-        if isinstance(original, torch.Tensor) and original.layout is torch.strided:
+        if has_storage:
             self.state_memory.setdefault(original.untyped_storage()._cdata, []).append((original, slot.leaf))
         return slot
 

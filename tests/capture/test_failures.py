@@ -106,6 +106,19 @@ def test_a_trainable_tensor_that_is_no_parameter_is_refused_where_its_gradient_c
     assert fxcheck.analyze(model, (torch.zeros(4, 4),)).verdict == "smooth"
 
 
+def test_a_cache_by_shape_is_captured_with_the_sizes_of_the_example() -> None:
+    """The first try leaves sizes open, whose symbols have no hash; what it notes on an input does not reach the second."""
+    cache: dict[Any, torch.Tensor] = {}
+
+    def cached(y: torch.Tensor) -> torch.Tensor:
+        return y * (cache[y.shape] if y.shape in cache else torch.ones(y.shape))
+
+    x = torch.zeros(4, 4)
+    before = dict(vars(x))
+    assert fxcheck.analyze(Model(cached), (x,)).verdict == "smooth"
+    assert vars(x) == before
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_trained_buffer_is_refused_as_soon_as_it_is_trained(persistent: bool) -> None:
     model = Model(lambda y: y + torch.relu(model.t) - torch.relu(-model.t))
