@@ -8,16 +8,18 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
 from fxcheck import scan
+from fxcheck.capture.export import of_its_own
 from fxcheck.capture.held import HOOKS, roots_of
 from fxcheck.errors import NonFiniteError, StepError, UncoveredModel
 from fxcheck.ops.observe import collecting
@@ -44,6 +46,7 @@ _MOST_GRADIENTS = 128
 _ALL = 1 << 30
 _NEEDS_GRADIENT = attrgetter("requires_grad")
 _HOOKS = itemgetter(*HOOKS)
+_CHECKPOINT = "torch.utils.checkpoint"
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -152,9 +155,9 @@ class CheckedModule(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckedModule:
-        """A copy of the model, instrumented alike; it is captured at its first forward."""
-        settings = copy.copy(self._settings)
-        return CheckedModule(copy.deepcopy(self._model, memo), settings)
+        """A copy of the model and of the loss, instrumented alike; it is captured at its first forward."""
+        model, loss = copy.deepcopy((self._model, self._settings.loss), memo)
+        return CheckedModule(model, replace(self._settings, loss=loss))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self._model, "settings": self._settings}
@@ -176,8 +179,7 @@ class CheckedModule(nn.Module):
             UncoveredModel: flags or inputs changed so that no theorem covers the model any more.
         """
         if not self._is_checked():
-            self._note_unchecked()
-            return self._model(*args, **kwargs)
+            return self._unchecked(self._model(*args, **kwargs))
         return self._checked(args, kwargs, None, False)
 
     def _loss(self, *args: Any, target: Any = None, **kwargs: Any) -> Any:
@@ -195,18 +197,19 @@ class CheckedModule(nn.Module):
                 hint="pass target=... to instrument and to loss, or to neither",
             )
         if not self._is_checked():
-            self._note_unchecked()
-            output = self._model(*args, **kwargs)
+            output = self._unchecked(self._model(*args, **kwargs))
             return settings.loss(output, target) if settings.has_target else settings.loss(output)
         return self._checked(args, kwargs, target, True)
 
     def _is_checked(self) -> bool:
         return self._model.training and torch.is_grad_enabled()
 
-    def _note_unchecked(self) -> None:
-        """Gradients of an unobserved forward inside a step would belong to it."""
-        if self._session is not None and torch.is_grad_enabled():
-            self._session.problem("a forward in eval mode ran inside the step with gradients, and was not observed")
+    def _unchecked(self, output: Any) -> Any:
+        """Gradients of an unobserved forward inside a step would belong to it; the forward may enable them itself."""
+        if self._session is not None and (torch.is_grad_enabled() or any(map(_NEEDS_GRADIENT, tensors_of(output)))):
+            self._session.problem("a forward in eval mode or under no_grad ran inside the step with gradients, and was not "
+                                  "observed")  # fmt: skip
+        return output
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
         started = time.perf_counter()
@@ -331,7 +334,8 @@ class CheckedModule(nn.Module):
             same_kind.inputs.refuse_other_kind(inputs)
             if same_kind.inputs.fits(inputs, same_kind.dynamic):
                 self._warn_of_captures(state, same_kind)
-        program = self._capture(args, kwargs, target, with_loss, state)
+        batch_size = self._settings.batch_size
+        program = self._capture(args, kwargs, target, with_loss, state, batch_size if _samples(leaves) == batch_size else None)
         known = [*self._programs[-_MOST_PROGRAMS:], (with_loss, program)]
         self.__dict__.update(_state=state, _programs=known)
         return program, call, inputs, leaves
@@ -348,15 +352,17 @@ class CheckedModule(nn.Module):
             )  # fmt: skip
 
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State
-    ) -> Program:
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool, state: State,
+        batch_size: int | None,
+    ) -> Program:  # fmt: skip
         settings = self._settings
-        plain_args, plain_kwargs, plain_target = _apart(args, kwargs, target)
-        program = build_program(
-            self._model, plain_args, plain_kwargs, loss=settings.loss if with_loss else None, target=plain_target,
-            batch_size=settings.batch_size, wrt=self._wrt(), state=state,
-        )  # fmt: skip
-        if program.plan.uncovered and not settings.allow_uncovered:
+        with _without_hooks():
+            program = build_program(
+                self._model, args, kwargs, loss=settings.loss if with_loss else None, target=target, batch_size=batch_size,
+                wrt=self._wrt(), state=state,
+            )  # fmt: skip
+        is_larger = settings.batch_size is not None and batch_size is None  # than what T1 is about
+        if program.plan.uncovered and not (settings.allow_uncovered or is_larger):
             raise UncoveredModel(_why_uncovered(program), hint="allow_uncovered=True counts touches and ties all the same")
         self._summary.theorem = program.study.classified.theorem or program.plan.theorem
         return program
@@ -377,7 +383,7 @@ class CheckedModule(nn.Module):
             self._model.train()
         try:
             state = State.of(roots)
-            program = self._capture(args, keywords, target, with_loss, state)
+            program = self._capture(args, keywords, target, with_loss, state, self._settings.batch_size)
             self.__dict__.update(_state=state, _programs=[(with_loss, program)])
 
             def original() -> Any:
@@ -503,15 +509,20 @@ def _samples(leaves: list[Any]) -> int:
     return int(first.shape[0]) if first is not None else 1
 
 
+def _without_hooks() -> AbstractContextManager[None]:
+    """What a capture computes is nobody's saved tensor, as where the caller checkpoints the forward."""
+    on = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    return saved_tensors_hooks(_as_it_is, _as_it_is) if on else nullcontext()
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def _apart(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """A call in tensors of its own, so that what the forward writes into them leaves the caller's without a history."""
-    own: tuple[tuple[Any, ...], dict[str, Any], Any] = tree_map(_detached, (args, kwargs, target))
+    own: tuple[tuple[Any, ...], dict[str, Any], Any] = tree_map(of_its_own, (args, kwargs, target))
     return own
-
-
-def _detached(value: Any) -> Any:
-    """The forward may ask whether its input wants a gradient."""
-    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
 def _outside_influence(program: Program, leaves: list[Any], autocast: tuple[tuple[str, torch.dtype], ...]) -> list[str]:
@@ -523,8 +534,11 @@ def _outside_influence(program: Program, leaves: list[Any], autocast: tuple[tupl
                          "detach it, or make that computation part of the model")  # fmt: skip
         if id(value) in program.coordinates:
             found.append("an input is one of the checked parameters, which the program takes for data")
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    if hooks is not None and not all(map(_is_torchs_own, hooks)):
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False) or ()
+    if torch._C._current_graph_task_id() != -1 or any(getattr(h, "__module__", "") == _CHECKPOINT for h in hooks):
+        found.append("the checked module's forward runs inside of backward(), as under torch.utils.checkpoint, and nothing says "
+                     "that it computes the same again; checkpoint inside of the model, where that is looked at")  # fmt: skip
+    elif not all(map(_is_torchs_own, hooks)):
         found.append("saved tensors pass through pack and unpack hooks, which may change the gradient that AD computes")
     for _, dtype in autocast:
         found += program.differences_in(dtype)

@@ -159,7 +159,9 @@ class Inputs(NamedTuple):
         Raises:
             InputError: dtype or device of a tensor differs; shapes and structures may differ.
         """
-        for i, (a, b) in enumerate(zip(self.leaves, other.leaves, strict=False)):
+        if self.spec != other.spec:
+            return
+        for i, (a, b) in enumerate(zip(self.leaves, other.leaves, strict=True)):
             if isinstance(a, _Tensor) and isinstance(b, _Tensor) and (a.dtype, a.device) != (b.dtype, b.device):
                 raise InputError(
                     f"input {i} is {b.dtype} on {b.device}; the model was instrumented with {a.dtype} on {a.device}",

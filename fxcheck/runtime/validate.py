@@ -14,6 +14,7 @@ from fxcheck.runtime.operands import dense
 from fxcheck.runtime.replay import tensors_of
 
 _SEED = 20240507
+_RANDOM = "the state of the random numbers after it, as where the forward sets that itself,"
 
 
 def validate(
@@ -52,6 +53,8 @@ def validate(
         checked, _ = _run(roots, inputs, rewritten, parameters, calls)
     except Exception as error:  # of the code that torch.fx has written, as where an input is called torch
         raise _refusal(f"it raises {_short(error)}") from error
+    if is_static:  # it draws itself
+        checked[_RANDOM] = first[_RANDOM]
     if first.keys() != checked.keys():
         raise _refusal("it returns tensors of another structure")
     spread = 0.0
@@ -102,6 +105,7 @@ def _run(
         if calls == 2 or (calls is None and changed):
             outputs |= {f"{name} in the second call": v for name, v in _named(run()).items()}
         found = {name: v.detach().clone() for name, v in outputs.items()}
+        found[_RANDOM] = torch.get_rng_state()
         generator = torch.Generator().manual_seed(_SEED)
         live = [v for v in outputs.values() if v.requires_grad]
         seeds = [torch.randn(v.shape, generator=generator).to(v.device, v.dtype) for v in live]

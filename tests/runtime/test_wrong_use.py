@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -418,9 +420,120 @@ def test_saved_tensors_that_pass_through_hooks_leave_the_step_undecided(checked:
     with checked.step() as step, torch.autograd.graph.save_on_cpu():
         checked(flat_images()).sum().backward()
     assert step.verdict == "certified"
+
+
+class _Scaled(nn.Module):
+    """w x, some entries of which are dropped, times a buffer."""
+
+    def __init__(self, p: float, kinked: bool) -> None:
+        super().__init__()
+        self.w, self.p, self.kinked = nn.Parameter(torch.ones(8)), p, kinked
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.dropout(self.w * x, self.p) * self.scale
+        return y.relu() if self.kinked else y
+
+
+@pytest.mark.parametrize("kinked", [False, True])
+@pytest.mark.parametrize("options", [
+    {"use_reentrant": True}, {"use_reentrant": False}, {"use_reentrant": False, "preserve_rng_state": False},
+])  # fmt: skip
+def test_a_forward_that_is_computed_again_in_backward_may_be_another_function(options: dict[str, bool], kinked: bool) -> None:
+    model, x = _Scaled(0.5, kinked), torch.ones(1, 8, requires_grad=True)
+    checked = fxcheck.instrument(model, (x,))
     with checked.step() as step:
-        torch.utils.checkpoint.checkpoint(checked, flat_images(), use_reentrant=False).sum().backward()
+        y = torch.utils.checkpoint.checkpoint(checked, x, **options)
+        model.scale.fill_(3.0)
+        y.sum().backward()
+    assert not torch.equal(model.w.grad, y[0])  # its gradient, where nothing has changed
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "checkpoint" in step.text
+
+
+def test_sizes_are_captured_under_a_checkpoint() -> None:
+    checked = fxcheck.instrument(nn.RNN(3, 3, nonlinearity="relu", batch_first=True), (torch.randn(2, 4, 3),))
+    with checked.step():
+        torch.utils.checkpoint.checkpoint(checked, torch.randn(2, 5, 3), use_reentrant=False)[0].sum().backward()
+    assert all(p.grad is not None for p in checked.parameters())
+
+
+def test_a_forward_that_enables_gradients_itself_is_no_part_of_what_was_seen() -> None:
+    class Enabled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        @torch.enable_grad()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.w * x)
+
+    one = torch.ones(1)
+    checked = fxcheck.instrument(Enabled(), (one,))
+    with checked.step() as step:
+        y = checked(one)
+        with torch.no_grad():
+            z = checked(-one)
+        (y - z).sum().backward()  # relu(w) - relu(-w) = w, where AD gives 0
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "no_grad" in step.text
+
+
+def test_a_forward_that_puts_random_numbers_back_is_refused() -> None:
+    class Forked(nn.Module):
+        def __init__(self, kinked: bool) -> None:
+            super().__init__()
+            self.linear, self.kinked = nn.Linear(3, 3, bias=not kinked), kinked
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.random.fork_rng(devices=[]):
+                noise = torch.randn(x.shape)
+            return torch.relu(self.linear(x)) + noise if self.kinked else self.linear(x) + noise
+
+    with pytest.raises(FxcheckError, match="state of the random numbers"):
+        fxcheck.instrument(Forked(True), (torch.randn(2, 3),))
+    checked, before = fxcheck.instrument(Forked(False), (torch.randn(2, 3),)), torch.get_rng_state()
+    checked(torch.ones(2, 3))  # certified before training: the model runs itself
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_larger_step_than_t1_is_about_is_decided_by_what_else_there_is() -> None:
+    checked = fxcheck.instrument(nn.Sequential(nn.Linear(1, 1), nn.Hardsigmoid()), (torch.zeros(1, 1),), batch_size=1)
+    for number, theorem in ((1, "T1"), (2, "T8")):
+        with checked.step() as step:
+            checked(torch.randn(number, 1)).sum().backward()
+        assert step.verdict == "certified" and step.theorem in (theorem, "T4", "T5"), step.text
+
+
+def test_an_optional_keyword_makes_another_call() -> None:
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 1, bias=False)
+
+        def forward(self, x: torch.Tensor, scale: Any = None, mask: Any = None) -> torch.Tensor:
+            y = torch.relu(self.linear(x if scale is None else x * scale))
+            return y if mask is None else y * mask.any(1, keepdim=True)
+
+    x = torch.randn(2, 3)
+    checked = fxcheck.instrument(Optional(), (x,), {"scale": torch.ones(1)})
+    with checked.step() as step:
+        checked(x, mask=x > 0).sum().backward()
     assert step.verdict == "certified"
+
+
+def test_a_copy_has_a_loss_of_its_own() -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, output: torch.Tensor) -> torch.Tensor:
+            return (self.weight * output).abs().sum()
+
+    loss, x = Weighted(), torch.randn(2, 3)
+    checked = fxcheck.instrument(nn.Linear(3, 1), (x,), loss=loss)
+    copied = copy.deepcopy(checked)
+    copied.loss(x).backward()
+    assert loss.weight.grad is None and copied._criterion[0].weight.grad is not None
 
 
 def test_a_certified_model_is_compared_with_its_capture_too() -> None:
