@@ -424,13 +424,13 @@ class CheckedModule(nn.Module):
         try:
             yield step
             started = time.perf_counter()
-            covered = session.program is None or not session.program.plan.uncovered
-            if covered and versions(session.parameters) != session.written:
+            program = session.program
+            if (program is None or not program.plan.uncovered) and versions(session.parameters) != session.written:
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
-            if session.program is not None and not all(map(_NEEDS_GRADIENT, session.program.trainable.values())):
+            if program is not None and not all(map(_NEEDS_GRADIENT, program.trainable.values())):
                 session.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
                                 "missing")  # fmt: skip
             if self._late.arrivals > late:

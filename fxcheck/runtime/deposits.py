@@ -61,7 +61,7 @@ class Deposits:
         started = time.perf_counter()
         self.late.arrivals += self.are_closed
         self.has_begun = True
-        self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient.detach()))
+        self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient))
         self.spend(started)
 
     def arrived(self) -> None:
@@ -99,10 +99,8 @@ class Deposits:
     @property
     def left_non_finite(self) -> bool:
         """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
-        for held in map(_GRADIENT, self.parameters) if self.has_begun else ():
-            if held is not None and not scan.is_finite(held._values() if held.is_sparse else held):
-                return True
-        return False
+        held = [g for g in map(_GRADIENT, self.parameters) if g is not None] if self.has_begun else []
+        return not scan.are_finite(g._values() if g.is_sparse else g for g in held)
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in map(_GRADIENT, self.parameters)]

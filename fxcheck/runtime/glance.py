@@ -47,7 +47,7 @@ def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
 
 def modes_of_torch() -> tuple[tuple[tuple[str, torch.dtype], ...], torch.dtype, bool]:
     """What a forward may ask torch for: autocast, the default dtype, whether algorithms are deterministic."""
-    return autocast_dtypes(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    return autocast_dtypes(), torch.get_default_dtype(), torch._C._get_deterministic_algorithms()
 
 
 def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:

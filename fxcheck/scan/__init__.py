@@ -6,7 +6,7 @@ with numba where that is installed, through ``*_loops``, the only modules that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ __all__ = [
     "Windows",
     "adaptive",
     "adaptive_tables",
+    "are_finite",
     "chosen",
     "combined",
     "equal",
@@ -66,8 +67,17 @@ def glance(y: Tensor, kinks: Sequence[float]) -> Glance | None:
 
 def is_finite(x: Tensor) -> bool:
     """Whether no entry is NaN or infinite."""
-    look = compiled_touches.glance((), x.dtype) if is_compiled(chosen()) else None
-    return (look is not None and look(x) > 0) or reference.is_finite(x.detach())
+    return are_finite((x,))
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no entry of any of them is."""
+    compiled = is_compiled(chosen())
+    for x in tensors:
+        look = compiled_touches.glance((), x.dtype) if compiled else None
+        if not (look is not None and look(x)) and not reference.is_finite(x.detach()):
+            return False
+    return True
 
 
 def ties(
