@@ -22,7 +22,7 @@ _KEEP = OpSemantics(Kind.STRUCTURAL, Transfer.KEEP)
 _INDEX_OUTPUT = OpSemantics(Kind.DISCONTINUOUS, singular_code="FX404", note="an index chosen by comparing values")
 _UPDATED = OpSemantics(
     Kind.BREAKING, Transfer.KEEP, singular_code="FX501",
-    note="running statistics hold activations of this forward, without their gradient",
+    note="its running statistics hold activations of this forward, without their gradient",
 )  # fmt: skip
 _CUT_OUTPUT = OpSemantics(
     Kind.BREAKING, Transfer.LOST, singular_code="FX501", note="autograd takes this output of the operator for a constant"

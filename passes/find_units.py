@@ -265,7 +265,8 @@ def _place(node: Node) -> str:
 
 def _short(op: str, node: Node) -> str:
     """The operator as its user calls it."""
-    return (node.called_as or op).split(".")[1] if op.startswith("aten.") else op
+    name = node.called_as or op
+    return name.split(".")[1] if name.startswith("aten.") else name
 
 
 def _at(node: Node, code: str, op: str, message: str) -> Diagnostic:

@@ -77,15 +77,10 @@ def plan_jointly(facts: Annotated, structured: Structured, plan: CheckPlan) -> C
 
 
 def _carried(facts: Annotated) -> tuple[str, ...]:
-    """Written buffers whose values reach an output; statistics that only a normalisation over the batch keeps do not."""
+    """Written buffers whose values before the forward reach an output."""
     graph = facts.graph
-
-    def matters(leaf: int) -> bool:
-        users = (graph.nodes[u] for u in graph.users_of[leaf] if u in facts.relevant)
-        return any(not (n.arguments.get("training") or n.arguments.get("use_input_stats")) for n in users)
-
     leaves = (graph.nodes[leaf] for leaf in sorted(graph.written))
-    return tuple(str(n.arguments["name"]) for n in leaves if n.op == "fxcheck.buffer" and matters(n.id))
+    return tuple(str(n.arguments["name"]) for n in leaves if n.op == "fxcheck.buffer" and n.id in facts.relevant)
 
 
 def _reasons(classified: Classified) -> tuple[Diagnostic, ...]:

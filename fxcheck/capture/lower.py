@@ -510,8 +510,8 @@ class _Lowering:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:
             return self._unknown_write(node, env, op, arguments, slots, written, value, extra)
-        id_ = self.emit(op, arguments, value, **extra)
-        self._update_statistics(op, arguments, slots)
+        id_ = self.emit(op, {**arguments, **dict.fromkeys(_only_written(op, arguments))}, value, **extra)
+        self._update_statistics(id_, op, arguments, slots)
         return self._result(node, env, id_, op, arguments, slots, value)
 
     def _arguments(self, node: fx.Node, env: dict[fx.Node, Any], slots: dict[str, _Slot]) -> dict[str, Any]:
@@ -531,16 +531,13 @@ class _Lowering:
             return tuple(self._argument(r, env) for r in raw)
         return _number(raw)
 
-    def _update_statistics(self, op: str, arguments: dict[str, Any], slots: dict[str, _Slot]) -> None:
+    def _update_statistics(self, by: int, op: str, arguments: dict[str, Any], slots: dict[str, _Slot]) -> None:
         """Normalisation over the batch updates its running statistics without gradient; who reads them later sees it."""
-        flag = _UPDATES_STATISTICS.get(op)
-        if flag is None or not arguments.get(flag):
-            return
-        for name in ("running_mean", "running_var"):
+        for name in _only_written(op, arguments):
             if name in slots:
                 old = self.nodes[self.read(slots[name])]
                 updated = {"self": Ref(old.id), "input": arguments["input"]}
-                self.write(slots[name], self._copy_node(old, "fxcheck.running_statistics", updated))
+                self.write(slots[name], self._written(old, by, "fxcheck.running_statistics", updated))
 
     def _broadcast(self, operands: list[_Slot], values: Any, extra: dict[str, Any]) -> list[_Slot]:
         """One expanded view of each operand: they do not depend on one another."""
@@ -681,14 +678,19 @@ def _name_of(target: torch._ops.OpOverload) -> str:
     return f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
 
 
+def _only_written(op: str, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Arguments that an operator writes and does not read: running statistics, where it normalises over the batch."""
+    flag = _UPDATES_STATISTICS.get(op)
+    return ("running_mean", "running_var") if flag is not None and arguments[flag] else ()
+
+
 def _statistics_not_read(node: fx.Node) -> list[fx.Node]:
     """Running statistics that normalisation over the batch writes, and does not read."""
     target = node.target
-    flag = _UPDATES_STATISTICS.get(_name_of(target)) if isinstance(target, torch._ops.OpOverload) else None
-    if flag is None:
+    if not isinstance(target, torch._ops.OpOverload):
         return []
-    given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))  # type: ignore[union-attr]
-    return [given[name] for name in ("running_mean", "running_var") if given[flag]]
+    given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))
+    return [given[name] for name in _only_written(_name_of(target), given)]
 
 
 def _flatten(value: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class Node:
     id: int
     op: str
     arguments: Mapping[str, Any]
-    """By schema name, defaults filled in. Tensors are ``Ref``, possibly inside tuples."""
+    """By schema name, defaults filled in. Tensors are ``Ref``, possibly inside tuples; None for one that is only written."""
     shape: tuple[int, ...] | None
     """Example shape (symbolic sizes by their hint); None for a value that is not a tensor."""
     dtype: str | None

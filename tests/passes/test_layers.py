@@ -128,3 +128,16 @@ def test_t1_is_not_named_where_an_operator_may_repeat_a_bias_entry(repeat) -> No
 
     report = fxcheck.analyze(Repeats(), torch.zeros(1, 4), batch_size=1)
     assert report.theorem != "T1" and report.verdict != "certified"
+
+
+def test_a_running_mean_that_is_read_is_blamed_on_the_normalisation_that_wrote_it() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.linear(x)) + self.norm.running_mean
+
+    (found,) = analyze(Net(), torch.zeros(2, 3)).diagnostics
+    assert found.code == "FX501" and found.message.startswith("batch_norm at norm ") and "test_layers.py:" in found.location

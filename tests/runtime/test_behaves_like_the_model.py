@@ -125,6 +125,31 @@ def test_train_and_eval_reach_the_model_and_eval_runs_it_unchecked() -> None:
     assert checked.training
 
 
+class _Siamese(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (self.encoder(a) - self.encoder(b)).square()
+
+
+def test_a_batchnorm_that_is_called_twice_trains_as_the_model_does() -> None:
+    torch.manual_seed(0)
+    model = _Siamese()
+    twin, x = copy.deepcopy(model), torch.randn(8, 3)
+    checked = fxcheck.instrument(model, (x, x + 1))
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, twin)]
+    for _ in range(3):
+        for module, optimizer in zip((checked, twin), optimizers, strict=True):
+            optimizer.zero_grad()
+            module(x, 2 * x + 1).sum().backward()
+            optimizer.step()
+        assert checked.last_step.verdict == "certified"
+    assert all(torch.equal(a, twin.state_dict()[n]) for n, a in model.state_dict().items())
+    assert int(model.encoder[1].num_batches_tracked) == 6
+
+
 def test_a_frozen_batchnorm_is_captured_as_it_is() -> None:
     model = small_cnn(norm=True)
     model.train()

@@ -169,6 +169,19 @@ def test_a_buffer_that_carries_activations_spoils_steps_of_several_forwards() ->
     assert step_of(fxcheck.instrument(small_cnn(norm=True), (flat_images(),)), flat_images(), forwards=2).reason != "undecided"
 
 
+def test_a_buffer_that_scales_a_normalisation_carries_activations_too() -> None:
+    class Scaled(_Memory):
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.linear(nn.functional.batch_norm(x, None, None, self.memory, training=True)))
+            with torch.no_grad():
+                self.memory.copy_(y.mean(0))
+            return y
+
+    x = torch.randn(4, 3)
+    step = step_of(fxcheck.instrument(Scaled(), (x,)), x, forwards=2)
+    assert (step.verdict, step.reason) == ("uncertified", "undecided") and "buffer memory carries" in step.text
+
+
 def test_layers_count_touches_ties_and_constraints() -> None:
     checked = fxcheck.instrument(small_cnn(), (flat_images(),), exact_ties=True)
     step = step_of(checked, flat_images())

@@ -11,6 +11,7 @@ from tests.zoo.case import (
     NOT_CERTIFIED,
     RUNTIME,
     SMOOTH,
+    UNCOVERED,
     Case,
     Of,
     dense,
@@ -96,6 +97,15 @@ class Basic(nn.Module):
         return self.relu(out)
 
 
+def _normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def _then_by_fixed_statistics(s: Of, a: Tensor, b: Tensor) -> Tensor:
+    first, norm = s.net(a), s.net[1]
+    return first + F.batch_norm(s.layer(b), norm.running_mean, norm.running_var).sum(1, keepdim=True)
+
+
 def _no_fresh(*codes: str) -> dict:
     return {"allowed": (RUNTIME,), "theorem": "joint", "codes": codes or ("FX103",)}
 
@@ -115,6 +125,15 @@ CASES = (
     Case("one layer at two depths", of(lambda s, a, b: relu(s.v(relu(s.v(a)))) - relu(s.v(b)), v=dense), **_no_fresh(), args=pair),
     Case("siamese branches under a distance",
          of(lambda s, a, b: F.pairwise_distance(relu(s.layer(a)), relu(s.layer(b))), layer=dense), NOT_CERTIFIED, pair),
+    Case("siamese branches with batch statistics", of(lambda s, a, b: s.net(a) - s.net(b), net=_normalised), (CERTIFIED,), pair,
+         "T6"),
+    Case("siamese branches with statistics of each sample",
+         of(lambda s, a, b: relu(s.norm(s.conv(a))) - relu(s.norm(s.conv(b))), conv=lambda: nn.Conv2d(2, 2, 3),
+            norm=lambda: nn.InstanceNorm2d(2, affine=True, track_running_stats=True)), (CERTIFIED,), lambda: image() * 2, "T6"),
+    Case("siamese branches and the running mean that they leave",
+         of(lambda s, a, b: s.net(a) - s.net(b) + s.net[1].running_mean.sum(), net=_normalised), (UNCOVERED,), pair, codes=("FX501",)),
+    Case("statistics of this forward normalise another layer",
+         of(_then_by_fixed_statistics, net=_normalised, layer=lambda: nn.Linear(3, 4)), (UNCOVERED,), pair, codes=("FX501",)),
     Case("unrolled recurrence", of(_unrolled, inner=unbiased, outer=dense), **_no_fresh(), args=sequence),
     Case("unrolled recurrence with a bias per step",
          of(_unrolled_with_biases, inner=unbiased, outer=unbiased, biases=[[0.0] * 3] * 4), (CERTIFIED, *NOT_CERTIFIED), sequence, T46),
