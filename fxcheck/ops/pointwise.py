@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fxcheck.ops.common import aten, discontinuous, kinked, singular, unknown
+from fxcheck.ops.common import LINEAR, aten, discontinuous, kinked, singular, unknown
 from fxcheck.ops.registry import constant_semantics, semantics_for
 from fxcheck.records.semantics import Call, Kind, OpSemantics, Transfer
 
@@ -73,6 +73,8 @@ def leaky_relu(call: Call) -> OpSemantics:
 
 @semantics_for(*aten("prelu _prelu_kernel"))
 def prelu(call: Call) -> OpSemantics:
+    if call.is_constant("self") and not call.is_constant("weight"):
+        return LINEAR  # in the slope
     slope = call.number("weight")
     return kinked(0.0, nondecreasing=slope is not None and slope >= 0)
 

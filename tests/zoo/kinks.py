@@ -189,6 +189,8 @@ TRAINABLE_ARGUMENTS = (
     Case("PReLU", stack(dense(), nn.PReLU()), (CERTIFIED,), theorem=T46),
     Case("PReLU per channel", stack(dense(), nn.PReLU(3)), (CERTIFIED,), theorem=T46),
     Case("PReLU without bias", stack(unbiased(), nn.PReLU()), NOT_CERTIFIED),
+    Case("PReLU of which only the slope is trained", stack(dense(), nn.PReLU(3)), (SMOOTH,), wrt=lambda m: [m[1].weight], layers=0),
+    Case("PReLU of data", stack(nn.PReLU(), nn.PReLU(), dense()), (RUNTIME,), wrt=lambda m: [m[0].weight, m[1].weight], layers=1),
     Case("PReLU shared by two layers", of(lambda s, x: s.p(s.b(s.p(s.a(x)))), a=dense, b=dense, p=nn.PReLU), (CERTIFIED, *NOT_CERTIFIED)),
     Case("PReLU by hand", of(lambda s, x: torch.where((y := s.layer(x)) > 0, y, s.p * y), layer=dense, p=0.25),
          (CERTIFIED, *NOT_CERTIFIED)),
