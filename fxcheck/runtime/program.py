@@ -138,6 +138,11 @@ class Program:
         return frozenset(map(id, self.trainable.values()))
 
     @cached_property
+    def has_complex_coordinates(self) -> bool:
+        """Some trainable parameter holds complex numbers."""
+        return any(t.is_complex() for t in self.trainable.values())
+
+    @cached_property
     def checks_by_layer(self) -> Mapping[tuple[int, str], Sequence[Check]]:
         """(group, layer) with the checks that its counts come from."""
         found: dict[tuple[int, str], list[Check]] = {}

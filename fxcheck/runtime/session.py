@@ -117,7 +117,9 @@ class Session:
         self.runs.append(forward)
         self.is_idle &= observed.is_idle
         self._add_counts(observed)
-        if forward.program.plan.joint:
+        if not observed.is_idle and forward.program.has_complex_coordinates:
+            self.problem("a parameter that is trained holds complex numbers, and the rows of a step are over real ones")
+        elif forward.program.plan.joint:
             self._add_to_joint(observed)
             self._look(forward, observed)
         else:

@@ -422,6 +422,20 @@ def test_a_wrong_gradient_found_by_attack_is_not_certified(case: Case) -> None:
     assert step is None or step.verdict != "certified", told(step)
 
 
+@pytest.mark.parametrize("at", [0j, 1j])
+def test_a_complex_parameter_is_not_taken_for_its_real_part(at: complex) -> None:
+    """max(v, -v) - max(-v, v) = 0 of the imaginary part v, of which AD returns 2 at 0."""
+
+    def model() -> nn.Module:
+        made = Of(lambda s: first_max(s.w.imag, -s.w.imag) - first_max(-s.w.imag, s.w.imag))
+        made.w = nn.Parameter(torch.tensor([at], dtype=torch.complex128))
+        return made
+
+    step = run(Case("", model))
+    assert step.verdict == ("certified" if at else "uncertified")
+    assert at or (step.reason == "undecided" and "complex" in step.text)
+
+
 # Traps that are none ------------------------------------------------------------------------------
 
 
