@@ -24,12 +24,13 @@ constant_semantics(aten("hardswish"), kinked(-3.0, 3.0))
 constant_semantics(aten("selu"), kinked(0.0, nondecreasing=True))
 
 
-@semantics_for(*aten("abs absolute"))
+@semantics_for(*aten("abs absolute"), over_complex=True)
 def absolute(call: Call) -> OpSemantics:
+    """The modulus of a complex number has its kinks elsewhere than |x|, so no chain may go through it."""
     operand = call.arg("self")
     dtype = call.dtypes.get(getattr(operand, "id", -1)) or ""
     if "complex" in dtype:
-        return singular("self", "the modulus of a complex number is kinked at 0", code="FX205", elementwise=True)
+        return singular("self", "the modulus of a complex number has no derivative at 0", nonnegative=True)
     return kinked(0.0, nonnegative=True)
 
 

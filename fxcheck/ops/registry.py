@@ -10,14 +10,20 @@ from fxcheck.records.semantics import Call, Kind, OpSemantics
 Rule = Callable[[Call], OpSemantics]
 
 _RULES: dict[str, tuple[Rule, str]] = {}
+_SPEAK_OF_COMPLEX: set[str] = set()
+"""Overloads whose rules are about complex operands too."""
 
 
 class DuplicateOperator(Exception):
     """Two families claim one overload."""
 
 
-def semantics_for(*ops: str) -> Callable[[Rule], Rule]:
+def semantics_for(*ops: str, over_complex: bool = False) -> Callable[[Rule], Rule]:
     """Register one rule for the named overloads (``aten.relu.default``).
+
+    Args:
+        ops: the overloads.
+        over_complex: the rule speaks of complex operands too; of what other rules say only linearity holds of them.
 
     Raises:
         DuplicateOperator: an overload already has a rule.
@@ -29,6 +35,7 @@ def semantics_for(*ops: str) -> Callable[[Rule], Rule]:
             if op in _RULES:
                 raise DuplicateOperator(f"{op} is already described by {_RULES[op][1]}; {owner} describes it again")
             _RULES[op] = (rule, owner)
+        _SPEAK_OF_COMPLEX.update(ops if over_complex else ())
         return rule
 
     return register
@@ -58,7 +65,9 @@ def lookup(call: Call) -> OpSemantics:
     if entry is None:
         return OpSemantics(Kind.UNKNOWN, note=f"{call.op} is not in the operator table")
     found = entry[0](call)
-    return _over_complex(found) if _touches_complex(call) else _in_coarse_steps(call) or found
+    if call.op not in _SPEAK_OF_COMPLEX and _touches_complex(call):
+        return _over_complex(found)
+    return _in_coarse_steps(call) or found
 
 
 _ANY_NUMBERS = (Kind.CONSTANT, Kind.DISCONTINUOUS, Kind.BREAKING, Kind.UNKNOWN)

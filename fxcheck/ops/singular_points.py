@@ -42,6 +42,8 @@ def reaches_singular_point(
         return None
     if base in ("sqrt", "pow"):
         return bool((first <= 0).any())
+    if base in ("abs", "absolute"):  # of complex numbers
+        return bool((result == 0).any())
     if base in ("acos", "asin", "arccos", "arcsin"):
         return bool((first.abs() >= 1).any())
     if base in _SPREADS:

@@ -184,7 +184,14 @@ SAWTOOTH = given([[[1.0, 0.0]], [[-1.0, 0.0]]])
 """Under a weight w = 0: max(w, 0) and max(-w, 0)."""
 IMAGES = given([[[[1.0, 0.0]]], [[[-1.0, 0.0]]]])
 
+
+def modulus(w: Tensor) -> Tensor:
+    return torch.complex(0.6 * w, 0.8 * w).abs()
+
+
 TRAPS = [
+    Case("|2w + |w|| - 2 |w| = w by moduli", of(lambda s: modulus(2 * s.w + modulus(s.w)) - 2 * modulus(s.w), w=[0.0])),
+    Case("ReLUs on either side of a circle", of(lambda s: relu(modulus(s.w) - 1) - relu(1 - modulus(s.w)), w=[1.0])),
     Case("lemma 2", of(lambda s: relu(s.w) - relu(-s.w), w=[0.0])),
     Case("lemma 2 by a layer", of(lambda s, x: relu(F.linear(x, s.w)), w=[[0.0]]), PAIR, differ),
     Case("lemma 2 by a frozen bias", of(lambda s, x: relu(F.linear(x, s.w, s.b)), w=[[0.0]], b=[0.0]), PAIR, differ,
@@ -516,6 +523,8 @@ RIGHT = [
          lambda: (torch.ones(2, 1, 2, dtype=D),)),
     Case("chunks of a ReLU", of(lambda s, x: relu(F.conv1d(relu(conv(s, x)).chunk(2, 1)[0], s.v)), w=[[[0.0]], [[0.0]]], b=[0.0, 0.0],
                                 v=[[[1.0]]]), SIGNALS),
+    Case("a ReLU with its kink where a modulus is 1",
+         of(lambda s, x: relu(torch.complex(x * s.w, x * s.v).abs() - 1), w=[0.6], v=[0.8]), given([1.0, 2.0])),
     Case("weight normalisation off its singular point", of(
         lambda s, x: relu(F.linear(x, torch._weight_norm(s.v, s.g, 0))), v=[[1.0, -1.0]], g=[[1.0]]), given([[1.0, 1.0], [2.0, 2.0]])),
     Case("an angle of vectors that are longer than epsilon", of(

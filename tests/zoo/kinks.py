@@ -163,7 +163,9 @@ _SINGULAR: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda y: y.std(1), "sqrt(var)": lambda y: y.var(1).sqrt(), "cosine similarity": lambda y: F.cosine_similarity(y, y.flip(1)),
     "normalize": lambda y: F.normalize(y, dim=1), "cdist": lambda y: torch.cdist(y, y.flip(1)), "frobenius": lambda y: torch.linalg.norm(y),
     "normalize by hand": lambda y: y / y.norm(dim=1, keepdim=True), "hypot": lambda y: torch.hypot(y[:, 0], y[:, 1]),
-    "3-norm": lambda y: y.norm(p=3, dim=1),
+    "3-norm": lambda y: y.norm(p=3, dim=1), "modulus": lambda y: torch.fft.rfft(y).abs(),
+    "log of a modulus": lambda y: (torch.fft.rfft(y).abs() + 1e-3).log(),
+    "short-time spectrum": lambda y: torch.stft(y, 2, 1, window=torch.ones(2), return_complex=True).abs().clamp(min=1e-3).log(),
 }  # fmt: skip
 _NOT_LIPSCHITZ: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt(relu(y))": lambda y: relu(y).sqrt(), "relu(y) ** 0.5": lambda y: relu(y) ** 0.5, "sqrt(|y|)": lambda y: y.abs().sqrt(),
@@ -181,6 +183,8 @@ SMOOTHNESS = (
     _dense("maximum norm", lambda y: torch.linalg.vector_norm(y, ord=float("inf"), dim=1), RUNTIME, theorem="joint"),
     _dense("GELU of an affine norm", lambda y: F.gelu(F.layer_norm(y, (3,))), SMOOTH),
     _dense("attention", lambda y: F.scaled_dot_product_attention(y[None], y[None], y[None]), SMOOTH),
+    _dense("a ReLU with its kink on a circle", lambda y: relu(torch.complex(y, y.flip(1)).abs() - 1), RUNTIME, layers=2),
+    _dense("complex sign", lambda y: torch.complex(y, y.flip(1)).sgn().real, UNCOVERED),
     Case("singular below a certified ReLU", of(lambda s, x: relu(s.a(x)).norm(dim=1), a=dense), NOT_CERTIFIED),
     Case("weight_norm", lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(dense()), nn.ReLU()), NOT_CERTIFIED),
 )  # fmt: skip
