@@ -42,7 +42,10 @@ def _reduce(lowering: Any, entries: Ref, reduction: int, value: Any, extra: dict
     return lowering.emit(name, {"self": entries, "dtype": None}, value, **extra)
 
 
-def _l1_loss(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int:
+def _l1_loss(lowering: Any, a: dict[str, Any], value: Any, extra: dict[str, Any]) -> int | None:
+    """Between complex numbers it is no function of one real number."""
+    if any("complex" in (lowering.nodes[a[name].id].dtype or "") for name in ("self", "target")):
+        return None
     difference = _binary(lowering, "sub", a["self"], a["target"], extra)
     arguments = {"self": difference, "target": 0.0, "reduction": _NONE}
     entries = Ref(lowering.emit("aten.l1_loss.default", arguments, _like(lowering, difference), **extra))
