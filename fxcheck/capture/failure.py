@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,11 @@ _CAUSES = (
 )  # fmt: skip
 
 
+_OPAQUE = (
+    ("output", re.compile(r"Found <class '(.+?)'> in output, which is not a known type"), "return a tuple or a dict of tensors"),
+    ("input", re.compile(r"Unsupported input type <class '(.+?)'>"), "give tensors in tuples, lists and dicts"),
+)
+_REGISTER = "or register the class with torch.export.register_dataclass or torch.utils._pytree.register_pytree_node"
 _OF_THE_LOSS = "raised by the loss, not by the model"
 
 
@@ -51,6 +57,10 @@ def explain_failure(error: Exception) -> CaptureError:
     line = _where(error)
     place = f" at {line}" if line else ""
     own = f"{type(error).__name__}: {_first_line(_message(error))}"
+    for what, pattern, instead in _OPAQUE:
+        if found := pattern.search(text):
+            return CaptureError(f"an {what} is of type {found[1]}, which torch.export cannot take apart", code="FX603",
+                                hint=f"{instead}, {_REGISTER}")  # fmt: skip
     for signs, code, cause, hint in _CAUSES:
         if any(sign in text for sign in signs):
             return CaptureError(f"torch.export cannot capture the model{place}: {cause} ({own})", code=code, hint=hint)

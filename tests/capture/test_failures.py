@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,25 @@ def test_the_models_own_exception_is_named_with_its_line() -> None:
     assert "KeyError: 'no such layer'" in str(error)
     assert "test_failures.py:" in str(error)
     assert error.hint
+
+
+@dataclass
+class _Scores:
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize("body", [_Scores, lambda y: {"scores": (y, _Scores(y))}])
+def test_an_output_that_export_cannot_take_apart_is_named_by_its_type(body) -> None:
+    error = _refusal(body)
+    assert error.code == "FX603" and "raised" not in str(error)
+    assert "an output is of type test_failures._Scores" in str(error).replace(f"{__package__}.", "")
+    assert "tuple" in error.hint and "torch.export.register_dataclass" in error.hint
+    assert capture(Model(_Scores), (torch.zeros(3, 4),), loss=lambda scores: scores.logits.sum())
+
+
+def test_an_input_that_export_cannot_take_apart_is_named_by_its_type() -> None:
+    error = _refusal(lambda y: y, _Scores(torch.zeros(3, 4)))
+    assert "an input is of type" in str(error) and "torch.export.register_dataclass" in error.hint
 
 
 def test_a_wrong_input_shape_is_reported_as_the_model_reports_it() -> None:
