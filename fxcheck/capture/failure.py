@@ -36,6 +36,8 @@ _OPAQUE = (
     ("input", re.compile(r"Unsupported input type <class '(.+?)'>"), "give tensors in tuples, lists and dicts"),
 )
 _REGISTER = "or register the class with torch.export.register_dataclass or torch.utils._pytree.register_pytree_node"
+_OVER_ALL_BATCHES = "float(self.num_batches_tracked)"
+"""What torch's BatchNorm runs where it has no momentum."""
 _OF_THE_LOSS = "raised by the loss, not by the model"
 
 
@@ -54,13 +56,11 @@ def explain_failure(error: Exception) -> CaptureError:
     if isinstance(error, CaptureError):
         return error
     text = f"{type(error).__name__}: {error}"
+    if own_words := _in_own_words(error, text):
+        return own_words
     line = _where(error)
     place = f" at {line}" if line else ""
     own = f"{type(error).__name__}: {_first_line(_message(error))}"
-    for what, pattern, instead in _OPAQUE:
-        if found := pattern.search(text):
-            return CaptureError(f"an {what} is of type {found[1]}, which torch.export cannot take apart", code="FX603",
-                                hint=f"{instead}, {_REGISTER}")  # fmt: skip
     for signs, code, cause, hint in _CAUSES:
         if any(sign in text for sign in signs):
             return CaptureError(f"torch.export cannot capture the model{place}: {cause} ({own})", code=code, hint=hint)
@@ -74,6 +74,20 @@ def explain_failure(error: Exception) -> CaptureError:
         f"the model's forward raised{place} while torch.export ran it on fake tensors: {own}",
         hint="check the example inputs (--input SHAPE[:dtype]) and that the model runs on them",
     )
+
+
+def _in_own_words(error: Exception, text: str) -> CaptureError | None:
+    """What needs no words of torch's."""
+    for what, pattern, instead in _OPAQUE:
+        if found := pattern.search(text):
+            return CaptureError(f"an {what} is of type {found[1]}, which torch.export cannot take apart", code="FX603",
+                                hint=f"{instead}, {_REGISTER}")  # fmt: skip
+    if any(_OVER_ALL_BATCHES in (frame.line or "") for frame in traceback.extract_tb(error.__traceback__)):
+        return CaptureError(
+            "torch.export cannot capture a BatchNorm with momentum=None, which reads the number of batches so far from a tensor",
+            code="FX602", hint="give it a number, as momentum=0.1: in training it changes the running statistics alone",
+        )  # fmt: skip
+    return None
 
 
 def _message(error: BaseException) -> str:

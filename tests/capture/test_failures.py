@@ -63,6 +63,13 @@ def test_an_input_that_export_cannot_take_apart_is_named_by_its_type() -> None:
     assert "an input is of type" in str(error) and "torch.export.register_dataclass" in error.hint
 
 
+def test_a_batchnorm_that_averages_over_all_batches_is_named() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=None)), (torch.zeros(2, 1, 4, 4),))
+    assert caught.value.code == "FX602"
+    assert "momentum=None" in str(caught.value) and "momentum=0.1" in caught.value.hint
+
+
 def test_a_wrong_input_shape_is_reported_as_the_model_reports_it() -> None:
     error = _refusal(lambda y: y, torch.zeros(3, 5))
     assert error.code == "FX601"
