@@ -51,7 +51,9 @@ def _describe(facts: Annotated, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
     wanted = {n for u in units for n in u.inputs}
     # An input that is itself a cut is described as one: nothing of its parameters is fresh behind it.
     classes = find_biases(facts, cuts, wanted)
-    described = tuple(replace(u, classes=_joined([classes[n] for n in u.inputs])) for u in units)
+    described = tuple(
+        replace(u, classes=_joined([classes[n] for n in u.inputs]), samples=_samples_in(facts, u.inputs[0])) for u in units
+    )
     for p in _bits(worth_following(described, facts.graph.batch)):
         moved = follow_entries(facts, cuts, classes, p)
         described = tuple(
@@ -59,6 +61,13 @@ def _describe(facts: Annotated, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
             for u in described
         )
     return described
+
+
+def _samples_in(facts: Annotated, node: int) -> int:
+    """Samples of the minibatch in a tensor; where the capture fixed their number, all if they may be in it."""
+    tensor, samples = facts.graph.nodes[node], max(1, facts.graph.batch)
+    holds = any(tensor.symbols) if facts.graph.batch_dynamic else tensor.numel % samples == 0
+    return samples if holds else 1
 
 
 def _joined(parts: list[tuple[EntryClass, ...]]) -> tuple[EntryClass, ...]:

@@ -71,7 +71,7 @@ def structure(facts: Annotated, proxies: ProxySource, hidden: tuple[Diagnostic, 
     """
     graph = facts.graph
     units = find_units(facts, find_activations(facts, proxies), proxies)
-    grouped, groups = group_layers(facts, units.units, lambda members, mask: is_certified(members, mask, graph.batch))
+    grouped, groups = group_layers(facts, units.units, is_certified)
     trainable = [graph.nodes[n] for n in graph.trainable]
     parameters = [n for n in graph.nodes if n.op == "fxcheck.parameter"]
     return Structured(

@@ -67,6 +67,8 @@ class Unit:
     """tau is exactly A z (+ b) with A of its own, z the previous layer's output (T5)."""
     classes: tuple[EntryClass, ...] = ()
     """What moves the pre-activation's entries. Empty for a max inside a group whose rho comes first."""
+    samples: int = 1
+    """Entries of the minibatch that each neuron has: 1 behind a sum over them."""
     moved: Mapping[int, Moved] = field(default_factory=dict)
     """By parameter index, for those that were followed entry by entry: each moves every pre-activation entry by one of
     its entries, or not at all."""

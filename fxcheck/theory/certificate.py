@@ -52,13 +52,12 @@ def weight_of(unit: Unit) -> float | None:
     return weights.pop()
 
 
-def find_certificate(units: Sequence[Unit], fresh: int, batch: int) -> Certificate:
+def find_certificate(units: Sequence[Unit], fresh: int) -> Certificate:
     """Choose fresh parameters that move every varying entry of every kinked unit to AD's side.
 
     Args:
         units: members of one group.
         fresh: mask of the parameters that may be moved.
-        batch: samples in the captured minibatch, to tell distinct from shared.
 
     Returns:
         A certificate; ``certifies`` is the hypothesis of T6 for this group (T4 when also ``distinct``).
@@ -78,7 +77,7 @@ def find_certificate(units: Sequence[Unit], fresh: int, batch: int) -> Certifica
     for pool, consistent, alone in ((agreeing, True, False), (serving, False, True), (usable, False, False)):
         chosen = _cover(pool, entries)
         if chosen is not None and (not (consistent or alone) or _directions_agree(chosen, entries)):
-            return _certificate(chosen, entries, kinked, batch, consistent, alone)
+            return _certificate(chosen, entries, kinked, consistent, alone)
     return Certificate((), (), False, False, _whole_layer_is_consistent(kinked))
 
 
@@ -200,19 +199,18 @@ def _directions_agree(chosen: tuple[int, ...], entries: Sequence[tuple[Unit, Ent
 
 
 def _certificate(
-    chosen: tuple[int, ...], entries: Sequence[tuple[Unit, EntryClass]], kinked: Sequence[Unit], batch: int,
-    consistent: bool, alone: bool,
-) -> Certificate:  # fmt: skip
+    chosen: tuple[int, ...], entries: Sequence[tuple[Unit, EntryClass]], kinked: Sequence[Unit], consistent: bool, alone: bool
+) -> Certificate:
     coins = {p: _coins(p, kinked) or {} for p in chosen}
-    distinct = all(_reach(p, kinked) <= batch or not _repeated(p, kinked) for p in chosen)
+    distinct = all(_reach(p, kinked) <= 1 or not _repeated(p, kinked) for p in chosen)
     signs = tuple(next(c.pushes[p].sign for _, c in entries if p in c.pushes) for p in chosen)
     return Certificate(chosen, signs, distinct, True, consistent, alone, coins)
 
 
 def _reach(parameter: int, kinked: Sequence[Unit]) -> float:
-    """How many pre-activation entries one entry of the parameter reaches, over all members of the group."""
+    """How many neurons one entry of the parameter reaches, over all members of the group."""
     return sum(
-        max((c.pushes[parameter].reach for c in u.classes if parameter in c.pushes), default=0.0) for u in kinked
+        max((c.pushes[parameter].reach for c in u.classes if parameter in c.pushes), default=0.0) / u.samples for u in kinked
     )
 
 

@@ -101,10 +101,10 @@ def classify(model: Structured, batch_size: int | None) -> Classified:
     )  # fmt: skip
 
 
-def is_certified(units: tuple[Unit, ...], fresh: int, batch: int) -> bool:
+def is_certified(units: tuple[Unit, ...], fresh: int) -> bool:
     """Whether units, taken as one group with these fresh parameters, are certified statically."""
     group = Group(0, tuple(u.index for u in units), fresh, fresh)
-    return Judged(group, units, find_certificate(units, fresh, batch), _flaws(units)).is_certified
+    return Judged(group, units, find_certificate(units, fresh), _flaws(units)).is_certified
 
 
 def judge(model: Structured) -> tuple[Judged, ...]:
@@ -119,7 +119,7 @@ def certified_coins(model: Structured) -> tuple[Mapping[int, Mapping[float, int]
 
 def _judge(model: Structured, group: Group) -> Judged:
     units = tuple(model.units[i] for i in group.units)
-    return Judged(group, units, find_certificate(units, group.fresh, model.batch), _flaws(units))
+    return Judged(group, units, find_certificate(units, group.fresh), _flaws(units))
 
 
 def _flaws(units: tuple[Unit, ...]) -> dict[int, Diagnostic]:

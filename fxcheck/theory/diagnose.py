@@ -177,7 +177,7 @@ def _no_bias(parameters: Sequence[str], frozen: frozenset[str], group: Group, un
 def _inconsistent(unit: Unit, group: Group) -> Diagnostic:
     sides = ", ".join(f"{p.kink:g}: {_side(p.weight)}" for p in unit.points)
     consistent = replace(unit, points=tuple(replace(p, weight=1.0) for p in unit.points))
-    certified = find_certificate([consistent], group.fresh, 1).certifies
+    certified = find_certificate([consistent], group.fresh).certifies
     checked = " Checked: with the left slope at every kink, T6 would certify this layer." if certified else ""
     return Diagnostic(
         "FX201", f"{unit.name} is not lambda-consistent: AD takes ({sides})",
@@ -196,7 +196,7 @@ def _with_bias(unit: Unit) -> bool:
     pushed = tuple(
         replace(c, pushes={**c.pushes, extra: Push(1, 1.0, 1)}) if c.varies else c for c in unit.classes
     )  # fmt: skip
-    return find_certificate([replace(unit, classes=pushed)], 1 << extra, 1).certifies
+    return find_certificate([replace(unit, classes=pushed)], 1 << extra).certifies
 
 
 def _names(parameters: Sequence[str], mask: int) -> list[str]:
