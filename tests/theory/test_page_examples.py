@@ -16,7 +16,6 @@ from fxcheck.theory import explain
 SNIPPET = re.compile(r"```python\n# verdict: (\w+)(?: (FX6\d\d))?\n(.*?)```", re.DOTALL)
 SHOWN_OTHERWISE = {
     "FX204": "needs a saved table",
-    "FX504": "export refuses fake quantisation before it can be classified",
     "FX603": "which operators export refuses differs between releases of torch",
     "FX604": "reading .data is followed as detach since",
     "FX605": "needs an archive",
