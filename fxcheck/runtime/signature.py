@@ -77,16 +77,18 @@ class State:
         known = {p[0]: p for p in self.parameters}
         changed = next((p for p in now.parameters if known.get(p[0]) != p), None)
         before = known.get(changed[0]) if changed is not None else None
+        hint = "instrument the model again (checked.to(...) moves it together with its checks)"
         name = names.get(changed[0], "a parameter") if changed is not None else "a parameter"
         if changed is None or before is None:
             what = f"parameters were added, removed or replaced ({name})"
         elif before[1] != changed[1]:
             what = f"requires_grad of {name} changed to {changed[1]}"
+            hint = "instrument the model again; or call checked.model, unchecked, as long as that is so"
         else:
             what = f"{name} moved from {before[2]} on {before[3]} to {changed[2]} on {changed[3]}"
         raise StepError(
             f"{what} after the model was instrumented, so its checks no longer describe it",
-            hint="instrument the model again (checked.to(...) moves it together with its checks)",
+            hint=hint,
         )
 
 
