@@ -38,7 +38,8 @@ _MIXED = OpSemantics(
 )  # fmt: skip
 _OVERWRITTEN = OpSemantics(
     Kind.BREAKING, singular_code="FX507",
-    note="what autograd saved for its gradient may be written over later in the forward, through .data or a detached alias",
+    note="what autograd saved for its gradient may be written over later in the forward, through .data, a detached alias or as "
+    "running statistics",
 )  # fmt: skip
 _UNIFORM_FACTORIES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value",
                       "scalar_tensor": "s"}  # fmt: skip

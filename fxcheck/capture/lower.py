@@ -399,7 +399,8 @@ class _Lowering:
         result, schema = env[node], getattr(node.target, "_schema", None)
         if isinstance(result, _Slot) and not result.is_known and schema is not None and schema.is_mutable:
             return  # written into what needs no gradient
-        for slot in (result, *(env.get(a) for a in node.all_input_nodes)):
+        unread = _statistics_not_read(node)
+        for slot in (result, *(env.get(a) for a in node.all_input_nodes if a not in unread)):
             if isinstance(slot, _Slot):
                 slot.chain[-1].savers.update(emitted)
 
@@ -532,9 +533,16 @@ class _Lowering:
         return _number(raw)
 
     def _update_statistics(self, by: int, op: str, arguments: dict[str, Any], slots: dict[str, _Slot]) -> None:
-        """Normalisation over the batch updates its running statistics without gradient; who reads them later sees it."""
-        for name in _only_written(op, arguments):
+        """Normalisation over the batch updates its running statistics without gradient; who reads them later sees it.
+
+        Autograd does not: it counts no write (torch 2.9 to 2.14).
+        """
+        statistics = _only_written(op, arguments)
+        read = [slot.chain[-1] for name, slot in slots.items() if name not in statistics]
+        for name in statistics:
             if name in slots:
+                base = slots[name].chain[-1]
+                self.overwritten |= base.savers | ({by} if any(base is r for r in read) else set())
                 old = self.nodes[self.read(slots[name])]
                 updated = {"self": Ref(old.id), "input": arguments["input"]}
                 self.write(slots[name], self._written(old, by, "fxcheck.running_statistics", updated))
@@ -690,7 +698,9 @@ def _statistics_not_read(node: fx.Node) -> list[fx.Node]:
     if not isinstance(target, torch._ops.OpOverload):
         return []
     given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))
-    return [given[name] for name in _only_written(_name_of(target), given)]
+    statistics = _only_written(_name_of(target), given)
+    read = [v for name, v in given.items() if name not in statistics]
+    return [given[name] for name in statistics if not any(given[name] is v for v in read)]
 
 
 def _flatten(value: Any) -> list[Any]:

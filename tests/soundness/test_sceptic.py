@@ -664,3 +664,32 @@ def test_a_hinge_with_a_positive_target_is_its_input(name: str) -> None:
 def test_hinges_are_certified_for_every_target_that_the_model_does_not_make_of_weights(target: float) -> None:
     model = Model(lambda s, x: F.hinge_embedding_loss(s.k(x), target * torch.ones_like(s.k(x))), k=nn.Linear(3, 2))
     assert analyze(model, (torch.randn(4, 3),)).verdict in CLAIMS
+
+
+def _twice(s: Model, y: Tensor, first: bool) -> Tensor:
+    """Once by the running statistics, once over the batch."""
+    s.n.train(not first)
+    z = s.n(y)
+    s.n.train(first)
+    return z + s.n(y)
+
+
+STATISTICS: dict[str, Callable[[Model, Tensor], Tensor]] = {
+    "by running statistics, then over the batch": lambda s, x: _twice(s, s.l(x), True).tanh(),
+    "a product with them": lambda s, x: s.l(x) * s.n.running_var + s.n(s.l(x)),
+    "a weight of the norm itself": lambda s, x: F.batch_norm(
+        s.l(x), s.n.running_mean, s.n.running_var, weight=s.n.running_var, training=True),
+    "a layer of them": lambda s, x: s.l(s.n.running_mean[None]) + s.n(s.l(x)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_running_statistics_that_autograd_has_saved_and_a_norm_writes_over_are_no_claim(name: str) -> None:
+    model = Model(STATISTICS[name], l=nn.Linear(3, 3), n=nn.BatchNorm1d(3))
+    assert analyze(model, (torch.randn(4, 3),)).verdict == "uncovered"
+
+
+def test_running_statistics_that_nothing_saves_are_no_finding() -> None:
+    for function in (lambda s, x: s.l(x) + s.n.running_mean + s.n(s.l(x)), lambda s, x: s.n(s.l(x)) + s.n(s.l(x + 1))):
+        model = Model(function, l=nn.Linear(3, 3), n=nn.BatchNorm1d(3))
+        assert analyze(model, (torch.randn(4, 3),)).verdict in CLAIMS
