@@ -257,9 +257,12 @@ class Inserter:
 
 
 def _drop_whole_slices(module: fx.GraphModule) -> None:
-    """Eager indexing makes no view for the colon in ``x[:, 0]``, and export writes one down: a node in each direction."""
+    """Eager indexing makes no view for the colon in ``x[:, 0]``, and export writes one down: a node in each direction.
+
+    Where anything else comes between it and its only reader, it stays: gradients are added up in the order of such nodes.
+    """
     slices = module.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor)
-    whole = [n for n in slices if _is_whole(*n.args[1:]) and all(map(_only_reads, n.users))]
+    whole = [n for n in slices if _is_whole(*n.args[1:]) and [*n.users] == [n.next] and _only_reads(n.next)]
     for node in whole:
         node.replace_all_uses_with(node.args[0])
         module.graph.erase_node(node)

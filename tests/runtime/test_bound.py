@@ -80,3 +80,25 @@ def test_a_colon_costs_no_operator_and_changes_no_bit() -> None:
         sum(v.square().sum() for v in outputs).backward()
         found.append([*outputs, *(p.grad for p in model.parameters())])
     assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))
+
+
+def test_gradients_are_added_up_in_the_models_order() -> None:
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.layer(x))
+            v = y[:]
+            return (v * 1.3).tan() + (y * 1.1).exp() + (v * v).cos() + (y / 3) + (v * 0.7).sin()
+
+    model = Read()
+    checked = fxcheck.instrument(model, (torch.zeros(4, 3),))
+    for seed in range(20):
+        x, found = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)), []
+        for forward in (model, checked):
+            model.zero_grad()
+            forward(x).sum().backward()
+            found.append(model.layer.weight.grad.clone())
+        assert torch.equal(*found)
