@@ -244,3 +244,34 @@ def test_names_that_torch_fx_uses_are_refused_in_words(code: Any) -> None:
     model = Coded(code)
     with pytest.raises(fxcheck.UncoveredModel, match="'code'"):
         fxcheck.instrument(model, (torch.randn(3, 2),), allow_uncovered=True)
+
+
+class _Halves(nn.Module):
+    """Mean and scale, as encoders return them."""
+
+    def __init__(self, kinked: bool) -> None:
+        super().__init__()
+        self.layer, self.kinked = nn.Linear(3, 4, bias=not kinked), kinked
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.layer(x)
+        return (y.relu() if self.kinked else y).chunk(2, dim=-1)
+
+
+@pytest.mark.parametrize("used", [0, 1])
+@pytest.mark.parametrize("kinked", [False, True])
+def test_one_of_several_outputs_of_an_operator_may_get_no_gradient(kinked: bool, used: int) -> None:
+    checked = fxcheck.instrument(_Halves(kinked), (torch.randn(5, 3),))
+    for _ in range(2):  # the second step expects several forwards
+        with checked.step() as step:
+            for _ in range(2):
+                checked(torch.randn(5, 3))[used].sum().backward()
+        assert step.verdict == "certified", step.text
+
+
+def test_the_last_state_of_an_lstm_alone() -> None:
+    checked = fxcheck.instrument(nn.LSTM(3, 3), (torch.randn(5, 2, 3),))
+    with checked.step() as step:
+        _, (h, _) = checked(torch.randn(5, 2, 3))
+        h.sum().backward()
+    assert step.verdict == "certified"
