@@ -438,7 +438,8 @@ def _refuse_derived_constants(program: ExportedProgram) -> None:
 def _refuse_unregistered_leaves(program: ExportedProgram, roots: Sequence[nn.Module]) -> None:
     """A trainable tensor that is no parameter gets a gradient from autograd, and is a constant to export."""
     reached = [value for _, value in reached_from(("", m) for root in roots for m in root.modules())]
-    held = chain(reached, *(m.parameters() for m in modules_among(reached)), *(root.buffers() for root in roots))
+    modules = [*roots, *modules_among(reached)]
+    held = chain(reached, *(chain(m.parameters(), m.buffers()) for m in modules))
     trainable = {storage_of(v) for v in held if isinstance(v, torch.Tensor) and v.requires_grad and v.is_leaf}
     trainable -= {storage_of(p) for root in roots for p in root.parameters()}
     signature, tensors = program.graph_signature, _untrained(program)
@@ -506,7 +507,7 @@ def left_as_it_was(model: nn.Module, inputs: Iterable[torch.Tensor] = ()) -> Ite
     inner = [(path, v, _copied(_place(v))) for path, v in reached if reader_of(v)]
     caches = [(v, v.cache_info().misses) for _, v in reached if isinstance(v, CACHED)]
     plain = [t for _, t in in_attributes(model) if type(t) is torch.Tensor and t.is_leaf]
-    contents = [(b, b.data, b.detach().clone()) for b in (*model.buffers(), *plain, *inputs)
+    contents = [(b, b.data, _once(b).clone()) for b in (*model.buffers(), *plain, *inputs)
                 if not b.is_meta and b.layout is torch.strided]  # fmt: skip
     state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     rng, python_rng = torch.get_rng_state(), random.getstate()
@@ -533,11 +534,18 @@ def left_as_it_was(model: nn.Module, inputs: Iterable[torch.Tensor] = ()) -> Ite
             for held, data, before in contents:
                 if held.is_meta or held.data_ptr() != data.data_ptr():
                     held.data = data
-                if not _same_bits(held, before):
-                    held.copy_(before)
+                if not _same_bits(_once(held), before):
+                    _once(held).copy_(before)
         for parameter, requires_grad, grad in state:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
+
+
+def _once(tensor: torch.Tensor) -> torch.Tensor:
+    """Without the repetitions of what is expanded, which share one memory."""
+    for dim in (d for d, stride in enumerate(tensor.stride()) if stride == 0):
+        tensor = tensor.narrow(dim, 0, min(1, tensor.shape[dim]))
+    return tensor.detach()
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

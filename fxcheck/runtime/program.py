@@ -91,8 +91,8 @@ class Program:
     tensors_read: tuple[tuple[int, Tensor], ...]
     """Such tensors elsewhere, with their places in ``State.tensors``."""
     memory: tuple[tuple[Tensor, Any], ...]
-    """Those, and ones that unregistered modules have registered, with their memory then, as ``.data`` gives them another, and
-    whether they were trained."""
+    """Those, ones in attributes, and ones that unregistered modules have registered, with their memory then, as ``.data`` gives
+    them another, and whether they were trained."""
     pools: Pools = field(default_factory=dict)
     glances: dict[str | None, Glances] = field(default_factory=lambda: defaultdict(dict))
     """By ``scan.chosen``, as ``Collector.glances``."""
@@ -326,9 +326,11 @@ def _attributes_held(state: State, read: set[Any]) -> Iterator[tuple[dict[str, A
 
 
 def _memory_held(state: State, read: set[Any]) -> Iterator[tuple[Tensor, Any]]:
-    registered = (chain(m._parameters.values(), m._buffers.values()) for m in state.glance.modules)
+    modules = state.glance.modules
+    registered = (chain(m._parameters.values(), m._buffers.values()) for m in modules)
+    own = (v for m in modules for v in vars(m).values() if issubclass(type(v), Tensor))
     model = set(map(id, state.held))
-    for tensor in chain(state.tensors, *registered):
+    for tensor in chain(state.tensors, own, *registered):
         if tensor is not None and id(tensor) not in model and storage_of(tensor) in read:
             yield tensor, _memory_of(tensor)
 

@@ -162,6 +162,20 @@ def test_a_trained_buffer_is_refused_as_soon_as_it_is_trained(persistent: bool) 
         fxcheck.analyze(model, (torch.zeros(4, 4),))
 
 
+def test_a_trained_buffer_of_a_module_that_is_not_registered_is_refused() -> None:
+    hidden = nn.Module()
+    hidden.register_buffer("t", torch.zeros(4))
+    model = Model(lambda y: y + model.hidden[0].t + model.own)
+    model.hidden, model.own = [hidden], torch.zeros(4)
+    for held in (hidden.t, model.own):
+        checked = fxcheck.instrument(model, (torch.zeros(4, 4),))
+        held.requires_grad_()
+        for call in (lambda c=checked: c(torch.zeros(4, 4)), lambda: fxcheck.analyze(model, (torch.zeros(4, 4),))):
+            with pytest.raises(CaptureError, match="trainable tensor that is no parameter"):
+                call()
+        held.requires_grad_(False)
+
+
 def _without_gradient(compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         return compute()

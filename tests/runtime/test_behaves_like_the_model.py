@@ -438,3 +438,18 @@ def test_a_conjugated_buffer_and_input_are_put_back() -> None:
     with checked.step() as step:
         checked(z).sum().backward()
     assert step.verdict == "certified", step.text
+
+
+def test_an_expanded_example_that_the_model_writes_to_is_put_back() -> None:
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x[0].mul_(2)
+            return self.linear(x[:1])
+
+    row = torch.ones(3)
+    fxcheck.instrument(First(), (row.expand(4, 3),))
+    assert torch.equal(row, torch.ones(3))
