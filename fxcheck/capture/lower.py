@@ -695,7 +695,7 @@ def _only_written(op: str, arguments: Mapping[str, Any]) -> tuple[str, ...]:
 def _statistics_not_read(node: fx.Node) -> list[fx.Node]:
     """Running statistics that normalisation over the batch writes, and does not read."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, torch._ops.OpOverload) or _name_of(target) not in _UPDATES_STATISTICS:
         return []
     given = dict(zip((a.name for a in target._schema.arguments), _given(node), strict=True))
     statistics = _only_written(_name_of(target), given)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
 from fxcheck.runtime.deposits import Late
+from fxcheck.runtime.glance import are_trained
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
 from fxcheck.runtime.patience import Patience
@@ -44,7 +45,6 @@ _MANY_CAPTURES = 5
 _MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
-_NEEDS_GRADIENT = attrgetter("requires_grad")
 _HOOKS = itemgetter(*HOOKS)
 _CHECKPOINT = "torch.utils.checkpoint"
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -206,7 +206,7 @@ class CheckedModule(nn.Module):
 
     def _unchecked(self, output: Any) -> Any:
         """Gradients of an unobserved forward inside a step would belong to it; the forward may enable them itself."""
-        if self._session is not None and (torch.is_grad_enabled() or any(map(_NEEDS_GRADIENT, tensors_of(output)))):
+        if self._session is not None and (torch.is_grad_enabled() or any(are_trained(tensors_of(output)))):
             self._session.problem("a forward in eval mode or under no_grad ran inside the step with gradients, and was not "
                                   "observed")  # fmt: skip
         return output
@@ -430,7 +430,7 @@ class CheckedModule(nn.Module):
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
-            if program is not None and not all(map(_NEEDS_GRADIENT, program.trainable.values())):
+            if program is not None and not all(are_trained(program.trainable.values())):
                 session.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
                                 "missing")  # fmt: skip
             if self._late.arrivals > late:

@@ -56,10 +56,8 @@ class Deposits:
         self.has_begun = False
         """A gradient arrived at an output."""
 
-    def look_at(self, gradient: Tensor | None) -> None:
-        """See whether what arrives at an output is finite; None arrives where others of the same operator's outputs get some."""
-        if gradient is None:
-            return
+    def look_at(self, gradient: Tensor) -> None:
+        """See whether what arrives at an output is finite."""
         started = time.perf_counter()
         self.late.arrivals += self.are_closed
         self.has_begun = True

@@ -6,7 +6,7 @@ more of them than it has to, in loops that C runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from itertools import chain, compress, islice
@@ -29,7 +29,7 @@ _OF_GRADIENT = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _HOOKS_OF_GRADIENT = attrgetter(*_OF_GRADIENT)
 _KIND = attrgetter("requires_grad", "dtype", "is_cpu", *_OF_GRADIENT)
 _DEVICE = attrgetter("device")
-_IS_TRAINED = attrgetter("requires_grad")
+_REQUIRES_GRADIENT = attrgetter("requires_grad")
 _DEVICES = ("cpu", "cuda")
 
 
@@ -53,6 +53,11 @@ def modes_of_torch() -> tuple[tuple[tuple[str, torch.dtype], ...], torch.dtype, 
 def hooks_of(parameter: torch.Tensor) -> tuple[object, ...]:
     """The hooks on a parameter's gradient."""
     return tuple(chain.from_iterable(held.values() for held in _HOOKS_OF_GRADIENT(parameter) if held))
+
+
+def are_trained(tensors: Iterable[torch.Tensor]) -> list[bool]:
+    """Whether each requires a gradient."""
+    return [*map(_REQUIRES_GRADIENT, tensors)]
 
 
 def _watched(module: nn.Module) -> dict[str, object]:
@@ -121,7 +126,7 @@ class Glance:
         self.contents = [*chain.from_iterable(map(_VALUES, parts))]
         self.kinds = [_as_now(_KIND(p)) for p in parameters]
         self.buffers = [b for m in modules for b in m._buffers.values() if b is not None]
-        self.trained_buffers = [*map(_IS_TRAINED, self.buffers)]
+        self.trained_buffers = are_trained(self.buffers)
         self.elsewhere = [p for p in parameters if not p.is_cpu]
         self.devices = [*map(_DEVICE, self.elsewhere)]
         self.shared = hooks_of_all_modules()
@@ -180,7 +185,7 @@ class Glance:
                 and all(map(is_, map(vars, self.modules), self.spaces))
                 and all(map(is_, map(type, self.modules), self.kinds_of_modules))
                 and [*map(_KIND, self.parameters)] == self.kinds
-                and [*map(_IS_TRAINED, self.buffers)] == self.trained_buffers
+                and are_trained(self.buffers) == self.trained_buffers
                 and [*map(_DEVICE, self.elsewhere)] == self.devices  # an object is made for each
                 and hooks_of_all_modules() == self.shared
                 and modes_of_torch() == self.modes

@@ -79,25 +79,21 @@ class Forward:
             if leaf.requires_grad:
                 listen(leaf, self._listener(len(self.cotangents) - 1), self._is_passed_by)
 
-    def _look_at(self, gradient: Tensor | None) -> None:
-        if gradient is None:
-            return
+    def _look_at(self, gradient: Tensor) -> None:
         self.deposits.look_at(gradient)
         # Backward passes that can be differentiated themselves run with gradients switched on.
         self.is_differentiated_twice |= gradient.requires_grad or torch.is_grad_enabled()
 
-    def _is_passed_by(self, gradient: Tensor | None) -> None:
+    def _is_passed_by(self, gradient: Tensor) -> None:
         self._look_at(gradient)
-        self.was_overwritten |= gradient is not None
+        self.was_overwritten = True
 
-    def _listener(self, index: int) -> Callable[[Tensor | None], None]:
+    def _listener(self, index: int) -> Callable[[Tensor], None]:
         if self.inputs is None:  # it is not run again, so nobody asks for more
             return self._look_at
         counts = [0]
 
-        def remember(gradient: Tensor | None) -> None:
-            if gradient is None:
-                return
+        def remember(gradient: Tensor) -> None:
             self._look_at(gradient)
             started = time.perf_counter()
             counts[0] += 1
@@ -184,7 +180,7 @@ def _copied_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     return {n: copies.setdefault(id(b), b.detach().clone()) for n, b in module.named_buffers(remove_duplicate=False)}
 
 
-def listen(output: Tensor, listener: Callable[[Tensor | None], None], passed_by: Callable[[Tensor | None], None]) -> None:
+def listen(output: Tensor, listener: Callable[[Tensor], None], passed_by: Callable[[Tensor], None]) -> None:
     """Hear of the gradients that reach an output.
 
     Args:
@@ -198,20 +194,28 @@ def listen(output: Tensor, listener: Callable[[Tensor | None], None], passed_by:
     if base is not None and base.grad_fn is not None:
         watched = output.detach()  # its writes are counted with the output's
 
-        def look(gradient: Tensor | None) -> None:
+        def look(gradient: Tensor) -> None:
             if watched._version != written:
                 passed_by(gradient)
 
         _call(base, look)
 
 
-def _call(output: Tensor, listener: Callable[[Tensor | None], None]) -> None:
-    """As ``register_hook``, which spends most of its time on a handle by which a hook can be removed."""
+def _call(output: Tensor, listener: Callable[[Tensor], None]) -> None:
+    """As ``register_hook``, which spends most of its time on a handle by which a hook can be removed.
+
+    None comes where another output of the same operator gets a gradient, and is not passed on.
+    """
+
+    def hear(gradient: Tensor | None) -> None:
+        if gradient is not None:
+            listener(gradient)
+
     node = output.grad_fn
     if node is None or output._backward_hooks is not None:
-        output.register_hook(listener)
+        output.register_hook(hear)
     else:
-        output._backward_hooks = OrderedDict({-1: listener})
+        output._backward_hooks = OrderedDict({-1: hear})
         node._register_hook_dict(output)
 
 
