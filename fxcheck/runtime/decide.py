@@ -14,6 +14,7 @@ from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block, blocks_of
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.rows import Columns, Row, RowKind, Slot
+from fxcheck.runtime.stages import book
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,11 @@ def decide_rows(
         else:
             decided.independent.append(Independent(pooled, inverse))
             settled.add((pooled.group, pooled.neuron))
-    seconds["verification"] = seconds.get("verification", 0.0) + time.perf_counter() - started
+    book(seconds, "verification", started)
     open_rows = [r for r in rows if not r.slots or (r.group, r.slots[0]) not in settled]
     started = time.perf_counter()
     blocks = blocks_of(open_rows, size_of)
-    seconds["rows"] = seconds.get("rows", 0.0) + time.perf_counter() - started
+    book(seconds, "rows", started)
     decided.blocks = list(zip(blocks, decide([b.system for b in blocks], seconds=seconds), strict=True))
     return decided
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from fxcheck import scan
+from fxcheck.runtime.stages import book
 
 _Grads = list[tuple[Tensor | None, int]]
 _GRADIENT = attrgetter("grad")
@@ -82,7 +83,7 @@ class Deposits:
 
     def spend(self, since: float) -> None:
         """Book the time that looking has taken."""
-        self.seconds["other"] = self.seconds.get("other", 0.0) + time.perf_counter() - since
+        book(self.seconds, "other", since)
 
     @property
     def add_up(self) -> bool:

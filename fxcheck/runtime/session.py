@@ -23,6 +23,7 @@ from fxcheck.runtime.program import Program
 from fxcheck.runtime.replay import Forward
 from fxcheck.runtime.rows import Columns, Row, RowKind
 from fxcheck.runtime.signature import checksum
+from fxcheck.runtime.stages import book
 
 _ROUNDS = 8
 """How often rows that prove emptiness are looked at again."""
@@ -103,7 +104,7 @@ class Session:
         self.open_questions += [s for s in sentences if s not in self.open_questions]
 
     def spend(self, stage: str, since: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since
+        book(self.seconds, stage, since)
 
     def add_forward(self, forward: Forward, collector: Collector, most_gradients: int) -> None:
         """Take in what a forward showed, while its graph lives.
