@@ -56,13 +56,14 @@ def is_compiled(path: str | None) -> bool:
 
 @lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether numba is installed."""
-    return find_spec("numba") is not None
+    """Whether numba is installed, and is not told to compile nothing."""
+    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def _checked(path: str, where: str) -> str:
     if path not in _PATHS:
         raise UsageError(f"{where} is {path!r}, not one of {', '.join(_PATHS)}.")
     if path == "compiled" and not available():
-        raise UsageError(f"{where} asks for the compiled scan, but numba is not installed.", hint="pip install numba")
+        raise UsageError(f"{where} asks for the compiled scan, but numba is not installed, or NUMBA_DISABLE_JIT is set.",
+                         hint="pip install numba")  # fmt: skip
     return path

@@ -57,7 +57,7 @@ def glance(kinks: tuple[float, ...], dtype: torch.dtype) -> Glance | None:
     if width is None:
         return None
     held = _rounded(tuple(sorted(kinks, key=abs)), dtype, np.dtype(f"f{width}"))
-    alone, together = _loops().clear[width].compile(), _loops().pieces_clear[width]
+    alone, together = _loops().clear(width), _loops().pieces_clear[width]
     address, count = held.ctypes.data, len(held)
     _touched(np.ones(1, held.dtype), held, 0, 1)  # loads the closer look, which takes long, before a step needs it
 

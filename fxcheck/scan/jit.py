@@ -103,34 +103,33 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(nogil=True, error_model="numpy")(function)
 
 
-class Native:
-    """A function compiled at its first call, called with addresses and numbers and without the GIL.
-
-    Such a call costs a fraction of one that unpacks arrays.
+def as_c(function: Callable[..., Any], signature: Any) -> Any:
+    """A compiled function as C calls it.
 
     Args:
         function: in the Python that numba compiles; it makes arrays of addresses by ``carray``.
         signature: numba's, of plain C types.
+
+    Returns:
+        A ctypes function pointer, which runs without the GIL.
     """
-
-    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
-        self.function = function
-        self.signature = signature
-        self.compiled: Callable[..., Any] | None = None
-
-    def __call__(self, *arguments: int) -> Any:
-        """Run it."""
-        return (self.compiled or self.compile())(*arguments)
-
-    def compile(self) -> Any:
-        """The compiled function, a ctypes function pointer."""
-        if self.compiled is None:
-            self.compiled = _as_c(_apart(self.function), self.signature)
-        return self.compiled
+    return _cached(lambda cache: cfunc(signature, cache=cache, error_model="numpy"), function).ctypes
 
 
-def _as_c(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
+def as_builtin(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
+    """A compiled function as Python calls it, with the GIL: such a call costs a quarter of one through ctypes.
+
+    Args:
+        function: in the Python that numba compiles.
+        signature: numba's, of numbers; an address is an ``intp``.
+    """
+    compiled = _cached(lambda cache: njit([signature], cache=cache, error_model="numpy"), function)
+    entry: Callable[..., Any] = compiled.get_overload(*compiled.signatures)
+    return entry
+
+
+def _cached(compiler: Callable[[bool], Callable[..., Any]], function: Callable[..., Any]) -> Any:
     try:
-        return cfunc(signature, cache=True, error_model="numpy")(function).ctypes
+        return compiler(True)(_apart(function))
     except (RuntimeError, OSError):  # no place to keep the cache in
-        return cfunc(signature, error_model="numpy")(function).ctypes
+        return compiler(False)(_apart(function))

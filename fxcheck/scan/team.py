@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Native, generated, inlined
+from fxcheck.scan.jit import as_c, generated, inlined
 from fxcheck.scan.threads import Body, in_team
 
 _HEADER = 4
@@ -94,8 +94,12 @@ class Team:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.native = Native(function, types.void(types.voidptr))
-        self.body: Any = None
+        self.function = function
+
+    @cached_property
+    def body(self) -> Any:
+        """The compiled loop."""
+        return ctypes.cast(as_c(self.function, types.void(types.voidptr)), Body)
 
     def __call__(self, total: int, least: int, *words: int) -> Any:
         """Run it.
@@ -108,8 +112,6 @@ class Team:
         Returns:
             The block, an array of ctypes, into which the loop may have written.
         """
-        if self.body is None:
-            self.body = ctypes.cast(self.native.compile(), Body)
         block = _words(_HEADER + len(words))(0, 0, total, 0, *words)
         in_team(self.body, block, total, least)
         return block

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import carray, types  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from fxcheck.scan.jit import Kernel, Native, inlined, named
+from fxcheck.scan.jit import Kernel, as_builtin, inlined, named
 from fxcheck.scan.team import Team, items, next_piece, own_words, pointer
 
 _CHUNK = 4096  # entries: they stay in the first-level cache when there are several kinks
+_WORDS: dict[int, Any] = {4: np.uint32, 8: np.uint64}
+"""By bytes, as are the limits."""
 _LIMITS = {4: (np.uint32(1 << 24), np.uint32(0xFF << 24)), 8: (np.uint64(1 << 53), np.uint64(0x7FF << 53))}
-"""By bytes: the smallest normal number and infinity, their bits shifted by one, which drops the sign."""
+"""The smallest normal number and infinity, their bits shifted by one, which drops the sign."""
 
 
 @inlined
@@ -90,15 +94,30 @@ def _is_clear(y, kinks, normal, infinity, first, last):  # type: ignore[no-untyp
     return True
 
 
-def _clear(word: Any, normal: Any, infinity: Any) -> Native:
-    def clear(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
-        return _is_clear(carray(y, number, word), carray(kinks, kinks_number, word), normal, infinity, 0, number)
+@lru_cache(maxsize=2)
+def clear(width: int) -> Callable[[int, int, int, int], bool]:
+    """Whether entries are finite and of other magnitudes than all kinks; compiled at the first call.
 
-    return Native(named(clear, f"clear_{word.__name__}"), _ADDRESSES)
+    Args:
+        width: bytes of an entry.
+
+    Returns:
+        A function of the address of the entries, their number, the address of the kinks, of which the least in magnitude comes
+        first, and their number.
+    """
+    word, (normal, infinity) = _WORDS[width], _LIMITS[width]
+
+    def look(y, number, kinks, kinks_number):  # type: ignore[no-untyped-def]
+        entries, held = carray(pointer(y), number, word), carray(pointer(kinks), kinks_number, word)
+        return _is_clear(entries, held, normal, infinity, 0, number)
+
+    return as_builtin(named(look, f"clear_{word.__name__}"), types.boolean(types.intp, types.intp, types.intp, types.intp))
 
 
-def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
+def _pieces(width: int) -> Team:
     """``clear`` in several threads: words are the entries' address, the kinks', their number, and 0, or 1 where one is hit."""
+
+    word, (normal, infinity) = _WORDS[width], _LIMITS[width]
 
     def loop(block):  # type: ignore[no-untyped-def]
         words = own_words(block, 4)
@@ -112,9 +131,5 @@ def _pieces(word: Any, normal: Any, infinity: Any) -> Team:
     return Team(named(loop, f"pieces_{word.__name__}"))
 
 
-_ADDRESSES = types.boolean(types.voidptr, types.intp, types.voidptr, types.intp)
-clear = {4: _clear(np.uint32, *_LIMITS[4]), 8: _clear(np.uint64, *_LIMITS[8])}
-"""By bytes of an entry: whether all of ``number`` entries at an address are finite and of other magnitudes than all kinks,
-the least of which in magnitude comes first."""
-
-pieces_clear = {4: _pieces(np.uint32, *_LIMITS[4]), 8: _pieces(np.uint64, *_LIMITS[8])}
+pieces_clear = {width: _pieces(width) for width in _WORDS}
+"""By bytes of an entry."""

@@ -45,6 +45,13 @@ def test_without_numba_plain_torch_scans_and_insisting_is_an_error(monkeypatch: 
         scan.use("compiled")
 
 
+def test_where_numba_is_told_to_compile_nothing_plain_torch_scans() -> None:
+    code = "import torch, fxcheck.scan as s; y = torch.zeros(2); print(s.glance(y, (0,)), s.touched(y, (0,)).indices.tolist())"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "FXCHECK_SCAN": "auto"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert said.stdout.strip() == "None [0, 1]"
+
+
 def test_an_unknown_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FXCHECK_SCAN", "fast")
     with pytest.raises(UsageError, match="'fast'"):

@@ -55,7 +55,7 @@ def test_a_thread_begins_with_the_piece_of_its_own_number_and_goes_on_with_those
     import numpy as np
     from numba import types
 
-    from fxcheck.scan.jit import Native
+    from fxcheck.scan.jit import as_c
     from fxcheck.scan.team import items, next_piece, own_words
 
     def loop(block):  # type: ignore[no-untyped-def]
@@ -70,7 +70,7 @@ def test_a_thread_begins_with_the_piece_of_its_own_number_and_goes_on_with_those
 
     number = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: own)
     block = np.array((0b0100, 4, 9, ctypes.cast(number, ctypes.c_void_p).value, *[-1] * 10), np.int64)
-    Native(loop, types.void(types.voidptr))(block.ctypes.data)
+    as_c(loop, types.void(types.voidptr))(block.ctypes.data)
     wanted = [p for p in ((own + i) % 4 for i in range(4)) if p != 2]  # the third was taken
     assert block[4:].tolist() == [3, *(100 * p + 10 * (9 * p // 4) + 9 * (p + 1) // 4 for p in wanted), *[-1] * 5, 9]
 
