@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from fxcheck.ops.observe import collecting
 from fxcheck.records.step import CERTIFIED, StepResult, Summary
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.conclude import conclude
-from fxcheck.runtime.deposits import Late
+from fxcheck.runtime.deposits import Ledger
 from fxcheck.runtime.glance import are_trained
 from fxcheck.runtime.joint import Joint, decide_jointly
 from fxcheck.runtime.layer_mixture import mix_one_layer
@@ -46,6 +46,7 @@ _MOST_GRADIENTS = 128
 """Backward passes that the rows and T_j of one forward may cost."""
 _ALL = 1 << 30
 _HOOKS = itemgetter(*HOOKS)
+_REQUIRES_GRADIENT = attrgetter("requires_grad")
 _CHECKPOINT = "torch.utils.checkpoint"
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -81,9 +82,9 @@ class CheckedModule(nn.Module):
         # Written past nn.Module.__setattr__, which would register the model under a name of its own.
         self.__dict__.update({name: model.__dict__[name] for name in _SHARED})
         self.__dict__.update(
-            _model=model, _settings=settings, _criterion=roots_of(model, settings.loss)[1:], _programs=[], _state=None,
+            _model=model, _settings=settings, _roots=roots_of(model, settings.loss), _programs=[], _state=None,
             _session=None, _owner=None, _opener=None, _several=True, _captured_anew=0,
-            _late=Late(),
+            _ledger=Ledger.of(model),
             _patience=Patience(settings.joint_seconds), _summary=Summary(exact_ties=settings.exact_ties), last_step=None,
             validation="",
             # torch.compile leaves these eager: verdicts are about eager kernels.
@@ -114,7 +115,7 @@ class CheckedModule(nn.Module):
     def updated(self) -> tuple[nn.Parameter, ...]:
         """The parameters that verdicts are about: ``wrt``, or all with requires_grad."""
         wrt = self._wrt()
-        found = {p: None for r in self._roots() for p in r.parameters()} if wrt is None else dict.fromkeys(wrt)
+        found = {p: None for r in self._roots for p in r.parameters()} if wrt is None else dict.fromkeys(wrt)
         return tuple(p for p in found if p.requires_grad)
 
     def __getattr__(self, name: str) -> Any:
@@ -205,10 +206,18 @@ class CheckedModule(nn.Module):
         return self._model.training and torch.is_grad_enabled()
 
     def _unchecked(self, output: Any) -> Any:
-        """Gradients of an unobserved forward inside a step would belong to it; the forward may enable them itself."""
-        if self._session is not None and (torch.is_grad_enabled() or any(are_trained(tensors_of(output)))):
+        """Nobody looks at this forward; a gradient that comes to it would be no part of a step.
+
+        The forward may enable gradients itself.
+        """
+        if not (torch.is_grad_enabled() or any(are_trained(tensors_of(output)))):
+            return output
+        if self._session is not None:
             self._session.problem("a forward in eval mode or under no_grad ran inside the step with gradients, and was not "
                                   "observed")  # fmt: skip
+        output, returned = heard_apart(output, each=False)
+        for tensor in filter(_REQUIRES_GRADIENT, returned):
+            listen(tensor, self._ledger.count, self._ledger.count)
         return output
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
@@ -219,17 +228,17 @@ class CheckedModule(nn.Module):
                 "a transform of torch.func (vmap, grad, jvp, ...) runs a checked module, whose values cannot be observed there",
                 hint="transform the model itself; a step is one backward() of the loss",
             )
-        roots = self._roots()
+        roots = self._roots
         state = State.of(roots) if self._state is None else self._state.now(roots)
         program, call, inputs, leaves = self._program_for(state, args, kwargs, target, with_loss)
         if self._session is None and self._opener is not None:
             self._opener(self)
-        session = self._session or Session(False, self._settings.joint_seconds)
+        session = self._session or Session(self._ledger, False, self._settings.joint_seconds)
         if not session.parameters:
             session.parameters, session.written = state.held, versions(state.held)
         for sentence in _outside_influence(program, leaves, state.glance.autocast):
             session.problem(sentence)
-        session.joins(program, _samples(leaves), self._late)
+        session.joins(program, _samples(leaves))
         if any(_HOOKS(self.__dict__)):
             session.problem("the checked module has a hook, which may change outputs or gradients; put it on the model, where it "
                             "is seen")  # fmt: skip
@@ -243,7 +252,6 @@ class CheckedModule(nn.Module):
             session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
                             "for apart")  # fmt: skip
         if self._session is None:
-            session.close()
             self._finish(session, StepResult())
         return output
 
@@ -252,7 +260,8 @@ class CheckedModule(nn.Module):
         session: Session, started: float,
     ) -> Any:  # fmt: skip
         assert session.deposits is not None
-        forward = Forward.about_to_run(program, call, self._state.glance.autocast, written, session.deposits)
+        rng = torch.get_rng_state() if program.is_random else None
+        forward = Forward(program, call, rng, self._state.glance.autocast, written, session.deposits)
         classes = program.classes_of(leaves, written)
         glances = program.glances[scan.chosen()]
         collector = Collector(program.plan, classes, program.pools, glances, program.can_wait, session.seconds)
@@ -276,9 +285,8 @@ class CheckedModule(nn.Module):
         self._accept_own_changes()
         output, returned = heard_apart(output, each=False)
         _refuse_non_finite(returned)
-        for tensor in returned:
-            if tensor.requires_grad:
-                listen(tensor, session.deposits.look_at, session.deposits.look_at)
+        for tensor in filter(_REQUIRES_GRADIENT, returned):
+            listen(tensor, session.deposits.look_at, session.deposits.look_at)
         session.spend("other", started)
         return output
 
@@ -286,7 +294,7 @@ class CheckedModule(nn.Module):
         """What the forward of a certified model writes into plain attributes, as a counter, asks for no other capture."""
         state = self._state
         if not state.glance.shows_same_attributes():
-            now = State.of(self._roots())
+            now = State.of(self._roots)
             for _, program in self._programs:
                 if program.holds_attributes_of(state):
                     program.goes_on_with(now)
@@ -311,15 +319,12 @@ class CheckedModule(nn.Module):
 
     # Programs ----------------------------------------------------------------------------------
 
-    def _roots(self) -> list[nn.Module]:
-        return [self._model, *self._criterion]
-
     def _program_for(
         self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool
     ) -> tuple[Program, tuple[tuple[Any, ...], dict[str, Any]], Inputs, list[Any]]:
         """The program that fits the model's present state and these inputs; captured when there is none."""
         if self._state is not None and self._state is not state:
-            self._state.refuse_other_parameters(state, self._roots())
+            self._state.refuse_other_parameters(state, self._roots)
         call = loss_arguments(args, kwargs, target) if with_loss else (args, kwargs)
         inputs, leaves = Inputs.of(*call)
         same_kind = None
@@ -370,14 +375,14 @@ class CheckedModule(nn.Module):
     def _wrt(self) -> Collection[nn.Parameter] | None:
         if self._settings.wrt is None:
             return None
-        named = [dict(r.named_parameters(remove_duplicate=False)) for r in self._roots()]
+        named = [dict(r.named_parameters(remove_duplicate=False)) for r in self._roots]
         return [named[root][name] for root, name in self._settings.wrt]
 
     def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any) -> None:
         """Capture in training mode for the example inputs, and compare the result with the model, bit for bit."""
         with_loss = self._settings.loss is not None
         keywords = dict(kwargs)
-        roots = self._roots()
+        roots = self._roots
         flags = [(m, m.training) for r in roots for m in r.modules()]
         if not self._model.training:
             self._model.train()
@@ -418,9 +423,9 @@ class CheckedModule(nn.Module):
         """
         if self._session is not None:
             raise StepError("a step of this checked module is already open", hint="close it first; steps do not nest")
-        session, step = Session(self._several, self._settings.joint_seconds), StepResult()
+        session, step = Session(self._ledger, self._several, self._settings.joint_seconds), StepResult()
+        before = self._ledger.arrivals
         self.__dict__.update(_session=session, _owner=threading.get_ident())
-        late = self._late.arrivals
         try:
             yield step
             started = time.perf_counter()
@@ -430,15 +435,9 @@ class CheckedModule(nn.Module):
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
                 )
-            if program is not None and not all(are_trained(program.trainable.values())):
-                session.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
-                                "missing")  # fmt: skip
-            if self._late.arrivals > late:
-                session.problem("backward() came to a forward of before this step, whose touches and ties are no part of it; "
-                                "detach what one step takes over from another")  # fmt: skip
+            session.look_back(self._ledger.arrivals - before)
             session.spend("other", started)
         finally:
-            session.close()
             self.__dict__.update(_session=None, _owner=None)
         self.__dict__.update(_several=session.forwards > 1)
         self._finish(session, step)
@@ -505,8 +504,10 @@ def _why_uncovered(program: Program) -> str:
 
 
 def _samples(leaves: list[Any]) -> int:
-    first = next((v for v in leaves if isinstance(v, Tensor) and v.dim() > 0), None)
-    return int(first.shape[0]) if first is not None else 1
+    for value in leaves:
+        if isinstance(value, Tensor) and value.dim():
+            return int(value.shape[0])
+    return 1
 
 
 def _without_hooks() -> AbstractContextManager[None]:
@@ -561,12 +562,11 @@ def _is_torchs_own(hook: Any) -> bool:
 
 
 def _refuse_non_finite(outputs: Iterable[Tensor]) -> None:
-    for value in outputs:
-        if value.is_floating_point() and not scan.is_finite(value):
-            raise NonFiniteError(
-                "the forward returned NaN or infinity; non-finite numbers have no subgradient",
-                hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
-            )
+    if not scan.are_finite(filter(Tensor.is_floating_point, outputs)):
+        raise NonFiniteError(
+            "the forward returned NaN or infinity; non-finite numbers have no subgradient",
+            hint="look at the inputs and the learning rate; fxcheck gives no verdict on this step",
+        )
 
 
 def check_policy(policy: OnUncertified) -> None:

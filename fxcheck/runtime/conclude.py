@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from fxcheck.records.step import CERTIFIED, UNCERTIFIED, LayerStep, StepResult
 from fxcheck.records.system import Decision, Outcome
 from fxcheck.runtime.blocks import Block
 from fxcheck.runtime.decide import Decided
+from fxcheck.runtime.deposits import ADDED
 from fxcheck.runtime.joint import Joint
 from fxcheck.runtime.observed import Count
 from fxcheck.runtime.program import Program
 from fxcheck.runtime.rows import Columns
 from fxcheck.runtime.session import Session
 
+_IS_DIFFERENTIATED_TWICE = attrgetter("is_differentiated_twice")
+_TIED = attrgetter("tied")
 _MAXIMA = (CheckKind.WINDOWS, CheckKind.DIMENSION)
 
 
@@ -43,6 +47,8 @@ def conclude(session: Session, ranks: int, step: StepResult, look: Callable[[], 
         return
     plan = program.plan
     step.assumptions = plan.assumptions
+    if session.deposits is not None and session.deposits.add_to_older:
+        step.assumptions = (*step.assumptions, ADDED)
     step.layers = _layers(session, program)
     step.make_certificate = _certificate_maker(session, program, step)
     if plan.uncovered:
@@ -57,7 +63,7 @@ def conclude(session: Session, ranks: int, step: StepResult, look: Callable[[], 
         step.verdict, step.theorem, step.subdifferential = CERTIFIED, "T1", "clarke"
     elif session.problems:
         _refuse(step, "undecided", session.problems[0])
-    elif any(f.is_differentiated_twice for f in session.runs):
+    elif any(map(_IS_DIFFERENTIATED_TWICE, session.runs)):
         _refuse(step, "undecided", "backward() ran with create_graph=True, so the loss may hold derivatives of the output")
     elif plan.joint:
         _decide_jointly(session, ranks, step, look)
@@ -171,7 +177,7 @@ def _is_one_sided(program: Program) -> bool:
 
 
 def _layers(session: Session, program: Program) -> tuple[LayerStep, ...]:
-    nothing_happened = session.is_idle and not session.rows and not any(c.tied for c in session.counts.values())
+    nothing_happened = session.is_idle and not session.rows and not any(map(_TIED, session.counts.values()))
     if not nothing_happened:
         return _layers_seen(session, program)
     if session.entries != program.idle_entries:
@@ -235,10 +241,10 @@ def _verdict(
 
 
 def _certificate_maker(session: Session, program: Program, step: StepResult) -> Callable[[], Certificate]:
-    decided = session.decided or Decided()
-    checksums = tuple(session.checksums)
+    known, checksums = session.decided, tuple(session.checksums)  # and not the session, with the graphs of its forwards
 
     def make() -> Certificate:
+        decided = known or Decided()
         blocks = [_feasibility_block(b, d) for b, d in decided.blocks if d.outcome is not Outcome.UNDECIDED]
         blocks += [_independence_block(i.columns, i.inverse) for i in decided.independent]
         notes = (step.text, *step.assumptions) if step.text else step.assumptions

@@ -7,26 +7,42 @@ Mixtures are about the sum of all gradients that reached outputs. A pass whose g
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Variable
 
 from fxcheck import scan
 from fxcheck.runtime.stages import book
 
+ADDED = "backward() added to gradients of before the step, and its verdict is about what it added alone"
 _Grads = list[tuple[Tensor | None, int]]
 _GRADIENT = attrgetter("grad")
+_NONE = {type(None)}
 
 
-@dataclass
-class Late:
-    """Gradients that came to forwards of a checked module when their step was over."""
+class Ledger:
+    """Counts the gradients that come to outputs of a model's forwards, of those that are in no open step too."""
 
-    arrivals: int = 0
+    _kept: ClassVar[WeakValueDictionary[int, Ledger]] = WeakValueDictionary()
+    """By the identity of a model, which lives as long as the checked modules that hold both."""
+
+    def __init__(self) -> None:
+        self.arrivals = 0
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Ledger:
+        """The model's, whichever checked module asks."""
+        return cls._kept.setdefault(id(model), cls())
+
+    def count(self, _: Tensor) -> None:
+        """One has come."""
+        self.arrivals += 1
 
 
 class Deposits:
@@ -35,14 +51,23 @@ class Deposits:
     Args:
         parameters: the coordinates of the step's gradient.
         seconds: wall times by stage; ``other`` is added to.
-        late: what arrives once they are closed is counted there.
+        ledger: the model's.
+        are_right_everywhere: the gradients of every step are, and so are their sums.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], seconds: dict[str, float], late: Late) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], seconds: dict[str, float], ledger: Ledger, are_right_everywhere: bool
+    ) -> None:
         self.parameters = parameters
-        self.late = late
-        self.are_closed = False
+        self.ledger = ledger
         self.seconds = seconds  # and not the session, which would live until the garbage is collected
+        grads = () if are_right_everywhere else tuple(map(_GRADIENT, parameters))
+        self.held = () if _NONE.issuperset(map(type, grads)) else grads
+        """By each parameter when the first forward began; nothing where that is nothing, and once a gradient has come."""
+        self.add_to_older = False
+        """A parameter still held that when the first gradient came, and it was not zero."""
+        self.arrivals = 0
+        """At outputs of the step's own forwards."""
         self.task = -1
         """Autograd's number of the running or last backward pass."""
         self.passes = 0
@@ -54,16 +79,24 @@ class Deposits:
         """Somebody else wrote to gradients between two passes."""
         self.is_finite = True
         """No NaN or infinity arrived at an output, as where a loss scale overflows."""
-        self.has_begun = False
-        """A gradient arrived at an output."""
 
     def look_at(self, gradient: Tensor) -> None:
         """See whether what arrives at an output is finite."""
         started = time.perf_counter()
-        self.late.arrivals += self.are_closed
-        self.has_begun = True
+        if self.held:
+            self._begin()
+        self.arrivals += 1
+        self.ledger.arrivals += 1
         self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient))
         self.spend(started)
+
+    def _begin(self) -> None:
+        """What is held here and was held before is added to, unless it has been set to zero."""
+        still = [a for a, b in zip(self.held, map(_GRADIENT, self.parameters), strict=True) if a is b is not None]
+        self.add_to_older, self.held = any(map(_is_nonzero, still)), ()
+        if self.add_to_older:
+            warnings.warn(f"fxcheck: {ADDED}; have all forwards of an optimizer step in one step(), call zero_grad() before, and "
+                          "leave out by wrt=... what no optimizer updates", stacklevel=2)  # fmt: skip
 
     def arrived(self) -> None:
         """A backward pass, which is running, has reached an output."""
@@ -100,11 +133,14 @@ class Deposits:
     @property
     def left_non_finite(self) -> bool:
         """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
-        held = [g for g in map(_GRADIENT, self.parameters) if g is not None] if self.has_begun else []
-        return not scan.are_finite(g._values() if g.is_sparse else g for g in held)
+        return self.arrivals > 0 and not scan.are_finite(g for g in map(_GRADIENT, self.parameters) if g is not None)
 
     def _grads(self) -> _Grads:
         return [(g, 0 if g is None else g._version) for g in map(_GRADIENT, self.parameters)]
+
+
+def _is_nonzero(gradient: Tensor) -> bool:
+    return bool((gradient._values() if gradient.is_sparse else gradient).any())
 
 
 def is_batched(gradient: Tensor) -> bool:

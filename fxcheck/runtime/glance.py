@@ -131,12 +131,9 @@ class Glance:
         self.devices = [*map(_DEVICE, self.elsewhere)]
         self.shared = hooks_of_all_modules()
         self.modes = modes_of_torch()
-        self.objects = [*modules, *self.spaces, *parts, *parameters]
-
-    @property
-    def autocast(self) -> tuple[tuple[str, torch.dtype], ...]:
+        self.autocast = self.modes[0]
         """As ``autocast_dtypes``."""
-        return self.modes[0]
+        self.objects = [*modules, *self.spaces, *parts, *parameters]
 
     def plain_attributes(self) -> tuple[tuple[object, ...], tuple[torch.Tensor, ...]]:
         """Flags, numbers, words and functions that a forward may read or be, the training flags among them, what of that the

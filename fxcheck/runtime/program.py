@@ -222,7 +222,7 @@ class Program:
         """Whether it draws from other generators than torch's own."""
         return any(call.kwargs.get("generator") is not None for call in random_calls(self.module))
 
-    @property
+    @cached_property
     def is_static(self) -> bool:
         """Every step is certified without checks."""
         return self.plan.theorem is not None

@@ -63,14 +63,6 @@ class Forward:
     first_look: Subspace | None = None
     """What the joint condition says of its rows, from the graph of the first run; None where that was not asked for."""
 
-    @classmethod
-    def about_to_run(
-        cls, program: Program, call: tuple[tuple[Any, ...], dict[str, Any]], autocast: tuple[tuple[str, torch.dtype], ...],
-        written: tuple[int, ...], deposits: Deposits,
-    ) -> Forward:  # fmt: skip
-        """Remember a forward before it runs; see the fields."""
-        return cls(program, call, torch.get_rng_state() if program.is_random else None, autocast, written, deposits)
-
     def has_run(self, leaves: Sequence[Tensor]) -> None:
         """Remember the tensors that it returned, and listen for the gradients that ``backward()`` brings to them."""
         for leaf in leaves:

@@ -13,8 +13,9 @@ from fxcheck.records.system import Outcome
 from fxcheck.runtime.build_rows import RowBuilder
 from fxcheck.runtime.collector import Collector
 from fxcheck.runtime.decide import Decided, decide_rows, is_in_t_j, refine
-from fxcheck.runtime.deposits import Deposits, Late
+from fxcheck.runtime.deposits import Deposits, Ledger
 from fxcheck.runtime.first_look import look_at
+from fxcheck.runtime.glance import are_trained
 from fxcheck.runtime.gradients import Gradients
 from fxcheck.runtime.many_rows import NO_ROWS
 from fxcheck.runtime.observed import Count, Observed
@@ -33,6 +34,8 @@ _ROUNDS = 8
 class Session:
     """What the forwards of one step have shown so far."""
 
+    ledger: Ledger
+    """The model's."""
     expects_several: bool = True
     """Forwards: another one may make a second look at this one necessary, when its inputs may be overwritten already."""
     joint_seconds: float = 0.0
@@ -66,7 +69,7 @@ class Session:
     gathered_ranks: int = 0
     """Ranks whose rows are in here; 0 before ``gather``."""
 
-    def joins(self, program: Program, samples: int, late: Late) -> None:
+    def joins(self, program: Program, samples: int) -> None:
         """Count a forward of a program.
 
         Rows of programs with other layers cannot be pooled.
@@ -74,7 +77,7 @@ class Session:
         if self.program is not None and not self.program.is_like(program):
             self.problem("forwards of one step ran different layers (flags, inputs or hooks changed in between)")
         self.program = self.program or program
-        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.seconds, late)
+        self.deposits = self.deposits or Deposits(list(program.trainable.values()), self.seconds, self.ledger, program.is_static)
         if self.forwards and program.plan.carried:
             self.problem(f"buffer {program.plan.carried[0]} carries activations from one forward of the step to the next, "
                          "without their gradient")  # fmt: skip
@@ -82,10 +85,18 @@ class Session:
         self.samples += samples
         self.gathered_ranks = 0
 
-    def close(self) -> None:
-        """What comes to its forwards from now on is late."""
-        if self.deposits is not None:
-            self.deposits.are_closed = True
+    def look_back(self, arrivals: int) -> None:
+        """Note what came between the forwards and the end of the step that makes its gradient another one.
+
+        Args:
+            arrivals: of gradients at outputs of the model, while the step was open.
+        """
+        if arrivals > (0 if self.deposits is None else self.deposits.arrivals):
+            self.problem("backward() came to a forward of before this step, or to one that was not checked, whose touches and "
+                         "ties are no part of it; detach what one step takes over from another")  # fmt: skip
+        if self.program is not None and not all(are_trained(self.program.trainable.values())):
+            self.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
+                         "missing")  # fmt: skip
 
     def problem(self, sentence: str) -> None:
         if sentence not in self.problems:

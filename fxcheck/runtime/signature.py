@@ -190,7 +190,7 @@ _OF_TENSOR = attrgetter(*_Tensor._fields)
 
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _Tensor._make(_OF_TENSOR(value))
+        return tuple.__new__(_Tensor, _OF_TENSOR(value))  # as _make does, without a frame of Python
     return (type(value), repr(value) if isinstance(value, (int, float, bool, str, type(None))) else id(value))
 
 

@@ -351,6 +351,8 @@ def _rounded(values: tuple[float, ...], dtype: torch.dtype) -> tuple[float, ...]
 
 def is_finite(x: Tensor) -> bool:
     """Whether no entry of ``x`` is NaN or infinite: one sum, and a closer look only when that is not finite."""
+    if x.is_sparse:
+        return is_finite(x._values())
     if x.is_complex():
         return is_finite(x.real) and is_finite(x.imag)
     total = x.sum(dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fxcheck
 from tests.runtime.models import Scalars
@@ -138,10 +138,140 @@ def test_a_gradient_that_comes_to_a_forward_of_before_the_step_is_no_part_of_wha
     assert step.verdict == "certified"
 
 
-def test_a_backward_pass_between_steps_is_none_of_the_next_ones() -> None:
-    checked = fxcheck.instrument(Scalars(lambda s, x: torch.relu(s.w * x), w=0.0), (ONE,))
-    checked(ONE).sum().backward()
+def _unchecked(checked: Any) -> Tensor:
+    checked.eval()
+    y = checked(ONE)
+    checked.train()
+    return y
+
+
+def _of_another_checked_module(checked: Any) -> Tensor:
+    other = fxcheck.instrument(checked.model, (ONE,))
+    with other.step():
+        return other(ONE)
+
+
+def _enabling_gradients(checked: Any) -> Tensor:
+    with torch.no_grad():
+        return checked(ONE)
+
+
+@pytest.mark.parametrize("earlier", [_unchecked, _of_another_checked_module, _enabling_gradients])
+def test_nor_is_one_that_comes_to_a_forward_that_the_step_did_not_check(earlier: Callable[[Any], Tensor]) -> None:
+    def function(s: Scalars, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return torch.relu(s.w * x)
+
+    checked = fxcheck.instrument(Scalars(function, w=0.0), (ONE,))
+    y = earlier(checked)
+    assert y.requires_grad
     with checked.step() as step:
-        y = checked(ONE).sum()
-        y.backward()
-    assert step.verdict == "certified"
+        (y - checked(-ONE)).sum().backward()
+    assert step.verdict == "uncertified"
+    assert "before this step, or to one that was not checked" in step.text
+
+
+def test_checked_modules_of_one_model_see_each_other_in_open_steps() -> None:
+    one = fxcheck.instrument(Scalars(lambda s, x: torch.relu(s.w * x), w=0.0), (ONE,))
+    other = fxcheck.instrument(one.model, (ONE,))
+    with one.step() as first, other.step() as second:
+        (one(ONE) - other(-ONE)).sum().backward()
+    assert (first.verdict, second.verdict) == ("uncertified", "uncertified")
+
+
+# What was there before -------------------------------------------------------------------------
+
+
+def _relu(w: float = 0.0, function: Callable[[Scalars, Tensor], Tensor] = lambda s, x: torch.relu(s.w * x)) -> Any:
+    return fxcheck.instrument(Scalars(lambda s, x: function(s, x) + 0.25 * s.w, w=w), (ONE,))
+
+
+def _is_about_its_own(step: fxcheck.StepResult) -> bool:
+    return any("about what it added alone" in a for a in step.assumptions)
+
+
+def test_a_step_that_adds_to_older_gradients_says_so() -> None:
+    """relu(w) + w/4 and -relu(-w) + w/4 sum to 3w/2, where AD gives 1/2 at w = 0 (theory 4.12)."""
+    checked = _relu()
+    checked(ONE).sum().backward()
+    with pytest.warns(UserWarning, match="gradients of before the step"), checked.step() as step:
+        (checked.model.w / 2 - checked(-ONE)).sum().backward()
+    assert checked.model.w.grad == 0.5
+    assert _is_about_its_own(step)
+    assert step.certificate is not None
+    assert any("about what it added alone" in note for note in step.certificate.notes)
+    checked.zero_grad()
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+    assert not _is_about_its_own(step)
+
+
+def _none_before(checked: Any, x: Tensor) -> None:
+    checked.zero_grad()
+    checked(x).sum().backward()
+
+
+def _none_between(checked: Any, x: Tensor) -> None:
+    y = checked(x)
+    checked.zero_grad()
+    y.sum().backward()
+
+
+def _zero_between(checked: Any, x: Tensor) -> None:
+    y = checked(x)
+    checked.zero_grad(set_to_none=False)
+    y.sum().backward()
+
+
+def _beside_a_penalty(checked: Any, x: Tensor) -> None:
+    """Whose gradient may come before that of the output."""
+    y = checked(x)
+    checked.zero_grad()
+    (y.sum() + checked.model.w.square().sum() + checked.model.w.sum()).backward()
+
+
+def _zero_at_first(checked: Any, x: Tensor) -> None:
+    checked.zero_grad(set_to_none=False)
+    checked(x).sum().backward()
+    checked(x).sum().backward()
+
+
+@pytest.mark.parametrize("run", [_none_before, _none_between, _zero_between, _beside_a_penalty, _zero_at_first])
+def test_gradients_that_are_set_to_zero_before_backward_are_none_of_the_steps(run: Callable[[Any, Tensor], None]) -> None:
+    checked = _relu(w=1.0)
+    for x in (ONE, -ONE, ONE):
+        with checked.step() as step:
+            run(checked, x)
+        assert checked.model.w.grad != 0
+        assert not _is_about_its_own(step)
+
+
+def test_gradients_that_are_right_everywhere_add_up() -> None:
+    checked = _relu(function=lambda s, x: torch.sigmoid(s.w * x))
+    for _ in range(2):
+        with checked.step() as step:
+            checked(ONE).sum().backward()
+        assert not _is_about_its_own(step)
+
+
+def test_forwards_outside_of_steps_warn_when_their_gradients_add_up(recwarn: pytest.WarningsRecorder) -> None:
+    checked = _relu()
+    for _ in range(3):
+        checked(ONE).sum().backward()
+        checked.zero_grad()
+    assert not [w for w in recwarn if "fxcheck" in str(w.message)]
+    checked(ONE).sum().backward()
+    with pytest.warns(UserWarning, match="gradients of before the step"):
+        checked(ONE).sum().backward()
+
+
+@pytest.mark.parametrize("scale", [1.0, float("nan")])
+def test_gradients_of_embeddings_may_be_sparse(scale: float) -> None:
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2), nn.ReLU())
+    checked = fxcheck.instrument(model, (torch.tensor([1, 3]),))
+    for _ in range(2):  # the second time there is something to add to
+        with checked.step() as step:
+            checked(torch.tensor([1, 3])).sum().backward()
+            model[0].weight.grad.mul_(scale)
+        assert (step.verdict == "certified") == (scale == 1.0), step.text
+    assert model[0].weight.grad.is_sparse

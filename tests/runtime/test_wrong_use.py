@@ -533,7 +533,7 @@ def test_a_copy_has_a_loss_of_its_own() -> None:
     checked = fxcheck.instrument(nn.Linear(3, 1), (x,), loss=loss)
     copied = copy.deepcopy(checked)
     copied.loss(x).backward()
-    assert loss.weight.grad is None and copied._criterion[0].weight.grad is not None
+    assert loss.weight.grad is None and copied._roots[1].weight.grad is not None
 
 
 def test_a_certified_model_is_compared_with_its_capture_too() -> None:
