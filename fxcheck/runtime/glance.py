@@ -6,10 +6,10 @@ more of them than it has to, in loops that C runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import partial
-from itertools import chain, compress, islice
+from itertools import chain, compress
 from operator import attrgetter, call, is_, itemgetter, methodcaller
 from types import BuiltinFunctionType, FunctionType, MethodType
 from weakref import ProxyTypes
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fxcheck.capture.held import HOOKS, HOOKS_OF_ALL, OF_TORCH, readers_of
-from fxcheck.capture.mentioned import Scope
+from fxcheck.capture.held import HOOKS, HOOKS_OF_ALL, OF_TORCH
+from fxcheck.runtime.holdings import Holdings
 
 _PARTS = itemgetter(*HOOKS, "_buffers", "_parameters", "_modules")
 _PLAIN = (bool, int, float, str, bytes, type(None), FunctionType, BuiltinFunctionType, MethodType, partial, Enum, type,
@@ -66,11 +66,6 @@ def _watched(module: nn.Module) -> dict[str, object]:
             and (n not in OF_TORCH or isinstance(v, _PLAIN))}  # fmt: skip
 
 
-def _identity(value: object) -> object:
-    """What tells a value apart from any other one; the bytes of an array are new ones each time."""
-    return value if type(value) is bytes else id(value)
-
-
 def _as_now(kind: tuple[object, ...]) -> tuple[object, ...]:
     """With copies of the hooks, which come and go."""
     return tuple(dict(held) if isinstance(held, dict) else held for held in kind)
@@ -102,19 +97,8 @@ class Glance:
         self.parameters = parameters
         self.spaces = [*map(vars, modules)]
         self.watched = [*map(_watched, modules)]
-        self.holders = readers_of(modules)
-        self.namespaces = [v.namespace for _, v in self.holders if isinstance(v, Scope)]
-        self.namespace_sizes = [*map(len, self.namespaces)]
+        self.holdings = Holdings(modules)
         self.kinds_of_modules = [*map(type, modules)]
-        self.held_readers = [v.reader if isinstance(v, Scope) else read for read, v in self.holders]
-        self.held_places = [v.namespace if isinstance(v, Scope) else v for _, v in self.holders]
-        self.held_objects = [v.owner if isinstance(v, Scope) else v for _, v in self.holders]
-        self.kinds_of_held = [*map(type, self.held_objects)]
-        held = self._held()
-        values = [*chain.from_iterable(held)]
-        self.identity = _identity if bytes in map(type, values) else id
-        self.held_lengths, self.held_identities = [*map(len, held)], [*map(self.identity, values)]
-        self.alive = [v for v in values if not issubclass(type(v), torch.Tensor)]  # so that identities tell
         try:
             parts = self._parts()
             self.readers = [itemgetter("training", *names) for names in self.watched]  # one more, so that each reads a tuple
@@ -143,7 +127,7 @@ class Glance:
             What can be compared with another glance's; and the tensors among it in their order, of which only those count that a
             program has taken for constants.
         """
-        numbers = {id(v): i for i, v in enumerate(self.held_objects)}
+        numbers = {id(v): i for i, v in enumerate(self.holdings.owners)}
         tensors: list[torch.Tensor] = []
 
         def mark(value: object) -> object:
@@ -159,8 +143,7 @@ class Glance:
             return (type(value), value if isinstance(value, _PLAIN) else numbers.get(id(value), _Same(value)))
 
         own = [tuple((name, mark(value)) for name, value in held.items()) for held in self.watched]
-        inner = [(kind, v.names if isinstance(v, Scope) else (), *map(mark, read(v)))
-                 for kind, (read, v) in zip(self.kinds_of_held, self.holders, strict=True)]  # fmt: skip
+        inner = self.holdings.marked(mark)
         return (*own, *inner), tuple(tensors)
 
     def shows_no_change(self) -> bool:
@@ -196,7 +179,7 @@ class Glance:
             return (
                 [*map(len, self.spaces)] == self.sizes
                 and all(map(is_, self._attributes(), self.attributes))
-                and (not self.holders or self._holds_the_same())
+                and self.holdings.are_the_same()
             )
         except KeyError:  # one is gone, and another is there
             return False
@@ -205,33 +188,11 @@ class Glance:
         """Names of attributes, and of what code mentions, that are other objects in a later glance."""
         own = (name for then, held in zip(self.watched, now.watched, strict=False) for name, value in held.items()
                if name in then and then[name] is not value)  # fmt: skip
-        return [*dict.fromkeys(chain(own, self._what_is_held_else(now)))]
-
-    def _what_is_held_else(self, now: Glance) -> Iterator[str]:
-        before, after = iter(self.held_identities), iter(now.held_identities)
-        both = zip(now.holders, self.held_lengths, now.held_lengths, strict=False)
-        for (_, holder), length, new_length in both:
-            then, held = [*islice(before, length)], [*islice(after, new_length)]
-            names = holder.read_names if isinstance(holder, Scope) else ()
-            if names:
-                yield from (f"{n} in {holder.where}" for n, a, b in zip(names, then, held, strict=False) if a != b)
-            elif then != held:
-                yield f"what a {type(holder).__name__} holds"
+        return [*dict.fromkeys(chain(own, self.holdings.what_differs(now.holdings)))]
 
     def _parts(self) -> list[dict[str, object]]:
         """Hooks, buffers, parameters and submodules, module by module."""
         return [*chain.from_iterable(map(_PARTS, self.spaces))]
-
-    def _holds_the_same(self) -> bool:
-        if [*map(len, self.namespaces)] != self.namespace_sizes:  # a name may be there now that code asks for
-            return False
-        if not all(map(is_, map(type, self.held_objects), self.kinds_of_held)):
-            return False
-        held = self._held()
-        return [*map(len, held)] == self.held_lengths and [*map(self.identity, chain.from_iterable(held))] == self.held_identities
-
-    def _held(self) -> list[tuple[object, ...]]:
-        return [*map(call, self.held_readers, self.held_places)]
 
     def _attributes(self) -> list[object]:
         return [*chain.from_iterable(map(call, self.readers, self.spaces))]

@@ -440,6 +440,7 @@ class _Scaled(nn.Module):
     {"use_reentrant": True}, {"use_reentrant": False}, {"use_reentrant": False, "preserve_rng_state": False},
 ])  # fmt: skip
 def test_a_forward_that_is_computed_again_in_backward_may_be_another_function(options: dict[str, bool], kinked: bool) -> None:
+    torch.manual_seed(0)  # where dropout leaves nothing, nothing is wrong
     model, x = _Scaled(0.5, kinked), torch.ones(1, 8, requires_grad=True)
     checked = fxcheck.instrument(model, (x,))
     with checked.step() as step:

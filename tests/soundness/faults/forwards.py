@@ -126,7 +126,7 @@ def one_kink_is_enough(right: Any) -> Any:
     return lambda kinks, dtype: right(kinks[:1], dtype)
 
 
-@fault("4.12", "runtime.glance:Glance._holds_the_same", f"{_LATER}[a list in a dict]")
+@fault("4.12", "runtime.holdings:Holdings.are_the_same", f"{_LATER}[a list in a dict]")
 def what_objects_hold_stays(right: Any) -> Any:
     """What lists, dicts and objects in attributes hold is as it was when the model was captured."""
     return lambda self: True
