@@ -9,6 +9,8 @@ checks), and it is implicit for autograd, so that a collector sees the tensors w
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -45,6 +47,12 @@ def observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
         collector.observe(check, values)
     else:
         torch.ops.fxcheck.observe(seen, check, values)
+
+
+def observer(seen: Tensor) -> Callable[[int, list[Tensor]], None]:
+    """``observe`` for whoever is collecting now, who is asked for once."""
+    collector: Collector | None = getattr(_ACTIVE, "collector", None)
+    return partial(observe, seen) if collector is None else collector.observe
 
 
 def choose(result: Tensor, check: int) -> Tensor:
