@@ -43,6 +43,8 @@ class StepPool:
         self._modules = _checked_below(root)
         self._prefix, self._gather = prefix, gather
         self._open: dict[str, tuple[ExitStack, StepResult]] = {}
+        self._left: set[str] = set()
+        """Of those, the ones whose gradient an optimizer left aside: either its own steps next, or nobody uses it."""
         optimizers = list(optimizers)
         _refuse_shared(self._modules)
         for name, checked in self._modules.items():
@@ -52,11 +54,17 @@ class StepPool:
 
     def _begin(self, checked: CheckedModule) -> None:
         name = next(n for n, c in self._modules.items() if c is checked)
+        if name in self._left:
+            self._abandon(name)
+        if name in self._open:
+            return
         stack = ExitStack()
         self._open[name] = (stack, stack.enter_context(checked.step()))
 
     def close(self, optimizer: Any) -> dict[str, float]:
-        """Decide the steps of the modules that an optimizer is about to update; forget those of the others.
+        """Decide the steps of the modules that an optimizer is about to update.
+
+        Those of the others stay, as one backward pass may be for several optimizers, until the module runs again.
 
         Args:
             optimizer: the one that is about to step; its gradients are complete.
@@ -74,7 +82,7 @@ class StepPool:
                 if updated & {id(p) for p in checked.updated}:
                     found.update(self._decide(name, checked))
         finally:
-            self.discard()
+            self._left.update(self._open)
         return found
 
     def _decide(self, name: str, checked: CheckedModule) -> dict[str, float]:
@@ -86,16 +94,21 @@ class StepPool:
         if pools_ranks:
             checked.gather()
         stack, step = self._open.pop(name)
+        self._left.discard(name)
         stack.close()
         alone = len(self._modules) == 1 or not name
         return step.scalars(self._prefix if alone else f"{self._prefix}{name}/")
 
     def discard(self) -> None:
         """Forget all open steps: no verdict, no policy."""
-        while self._open:
-            _, (stack, _) = self._open.popitem()
-            with suppress(_Abandoned):
-                stack.__exit__(_Abandoned, _Abandoned(), None)
+        for name in [*self._open]:
+            self._abandon(name)
+
+    def _abandon(self, name: str) -> None:
+        stack, _ = self._open.pop(name)
+        self._left.discard(name)
+        with suppress(_Abandoned):
+            stack.__exit__(_Abandoned, _Abandoned(), None)
 
     def detach(self) -> None:
         """Give the modules back: from now on a forward outside ``step()`` is a step of its own again."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._pytree import tree_map
 
 from fxcheck import scan
@@ -48,6 +49,8 @@ _ALL = 1 << 30
 _HOOKS = itemgetter(*HOOKS)
 _REQUIRES_GRADIENT = attrgetter("requires_grad")
 _CHECKPOINT = "torch.utils.checkpoint"
+_OPEN: list[Session] = []
+"""Of all checked modules, those whose step is open."""
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -231,7 +234,7 @@ class CheckedModule(nn.Module):
         roots = self._roots
         state = State.of(roots) if self._state is None else self._state.now(roots)
         program, call, inputs, leaves = self._program_for(state, args, kwargs, target, with_loss)
-        if self._session is None and self._opener is not None:
+        if self._opener is not None:
             self._opener(self)
         session = self._session or Session(self._ledger, False, self._settings.joint_seconds)
         if not session.parameters:
@@ -252,6 +255,8 @@ class CheckedModule(nn.Module):
             session.problem("the forward wrote into an input that shares memory with another tensor, which the program takes "
                             "for apart")  # fmt: skip
         if self._session is None:
+            assert session.deposits is not None
+            session.deposits.is_decided = True
             self._finish(session, StepResult())
         return output
 
@@ -426,11 +431,13 @@ class CheckedModule(nn.Module):
         session, step = Session(self._ledger, self._several, self._settings.joint_seconds), StepResult()
         before = self._ledger.arrivals
         self.__dict__.update(_session=session, _owner=threading.get_ident())
+        _OPEN.append(session)
         try:
             yield step
             started = time.perf_counter()
             program = session.program
-            if (program is None or not program.plan.uncovered) and versions(session.parameters) != session.written:
+            changed = session.was_updated or versions(session.parameters) != session.written
+            if changed and (program is None or not program.plan.uncovered):
                 raise StepError(
                     "parameters changed inside step(), so its forwards do not belong to one gradient",
                     hint="call optimizer.step() after the block",
@@ -438,15 +445,17 @@ class CheckedModule(nn.Module):
             session.look_back(self._ledger.arrivals - before)
             session.spend("other", started)
         finally:
+            _OPEN.remove(session)
             self.__dict__.update(_session=None, _owner=None)
         self.__dict__.update(_several=session.forwards > 1)
         self._finish(session, step)
 
     def open_steps_with(self, opener: Callable[[CheckedModule], None] | None) -> None:
-        """Let a trainer's integration open steps: it is called at each training forward outside a step.
+        """Let a trainer's integration open steps: it is called at each training forward.
 
         Args:
-            opener: enters ``step()``, and leaves it before the optimizer steps; None to have each such forward be a step.
+            opener: enters ``step()`` where none is open, and leaves it before the optimizer steps; None to have each such forward
+                be a step.
         """
         self.__dict__.update(_opener=opener)
 
@@ -494,6 +503,15 @@ class CheckedModule(nn.Module):
     def summary(self) -> Summary:
         """Totals over all steps so far."""
         return self._summary
+
+
+def _note_update(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for session in _OPEN:
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        session.was_updated |= any(id(p) in updated for p in session.parameters)
+
+
+register_optimizer_step_post_hook(_note_update)
 
 
 def _why_uncovered(program: Program) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from operator import attrgetter
 from typing import ClassVar
 from weakref import WeakValueDictionary
@@ -16,12 +19,13 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
+from torch.autograd.graph import get_gradient_edge
 
 from fxcheck import scan
 from fxcheck.runtime.stages import book
 
 ADDED = "backward() added to gradients of before the step, and its verdict is about what it added alone"
-_Grads = list[tuple[Tensor | None, int]]
+_MOST_ENTRIES = 1 << 16
 _GRADIENT = attrgetter("grad")
 _NONE = {type(None)}
 
@@ -61,18 +65,25 @@ class Deposits:
         self.parameters = parameters
         self.ledger = ledger
         self.seconds = seconds  # and not the session, which would live until the garbage is collected
+        self.are_right_everywhere = are_right_everywhere
         grads = () if are_right_everywhere else tuple(map(_GRADIENT, parameters))
         self.held = () if _NONE.issuperset(map(type, grads)) else grads
-        """By each parameter when the first forward began; nothing where that is nothing, and once a gradient has come."""
+        """By each parameter when the first forward began; nothing where that is nothing, and once a pass adds to gradients."""
         self.add_to_older = False
-        """A parameter still held that when the first gradient came, and it was not zero."""
+        """A parameter still held that when the first such pass came, and it was not zero."""
         self.arrivals = 0
         """At outputs of the step's own forwards."""
+        self.arrivals_elsewhere = ledger.arrivals
+        """Those, and at other outputs of the model until the first forward began."""
+        self.is_decided = False
+        """The forward was a step of its own, whose verdict has been given."""
         self.task = -1
         """Autograd's number of the running or last backward pass."""
         self.passes = 0
-        self.before: _Grads = []
-        self.after: _Grads = []
+        self.passes_ended = 0
+        """Those that raised no error."""
+        self.before: list[_Held] = []
+        self.after: list[_Held] = []
         self.received: set[tuple[bool, ...]] = set()
         """Which parameters passes left something at."""
         self.was_changed = False
@@ -85,18 +96,23 @@ class Deposits:
         started = time.perf_counter()
         if self.held:
             self._begin()
+        if self.is_decided and self.ledger.arrivals != self.arrivals_elsewhere + self.arrivals and not self.are_right_everywhere:
+            _warn_of_sums()
         self.arrivals += 1
         self.ledger.arrivals += 1
         self.is_finite = self.is_finite and (is_batched(gradient) or scan.is_finite(gradient))
         self.spend(started)
 
     def _begin(self) -> None:
-        """What is held here and was held before is added to, unless it has been set to zero."""
-        still = [a for a, b in zip(self.held, map(_GRADIENT, self.parameters), strict=True) if a is b is not None]
-        self.add_to_older, self.held = any(map(_is_nonzero, still)), ()
+        """What is held here and was held before is added to, unless it has been set to zero or the pass leaves nothing there."""
+        pairs = zip(self.held, self.parameters, strict=True)
+        still = [p for held, p in pairs if held is not None and held is p.grad]
+        added = [p.grad for p in still if p.grad is not None and _is_added_to(p)]
+        self.add_to_older = any(map(_is_nonzero, added))
+        if added or not still:
+            self.held = ()
         if self.add_to_older:
-            warnings.warn(f"fxcheck: {ADDED}; have all forwards of an optimizer step in one step(), call zero_grad() before, and "
-                          "leave out by wrt=... what no optimizer updates", stacklevel=2)  # fmt: skip
+            _warn_of_sums()
 
     def arrived(self) -> None:
         """A backward pass, which is running, has reached an output."""
@@ -104,14 +120,15 @@ class Deposits:
         if task == self.task:
             return
         self.before = self._grads()
-        self.was_changed |= self.passes > 0 and any(_differ(self.before, self.after))
+        self.was_changed |= self.passes > 0 and (self.passes_ended < self.passes or self.before != self.after)
         self.task, self.passes = task, self.passes + 1
         Variable._execution_engine.queue_callback(self._ended)
 
     def _ended(self) -> None:
         started = time.perf_counter()
         self.after = self._grads()
-        self.received.add(tuple(_differ(self.after, self.before)))
+        self.received.add(tuple(a != b for a, b in zip(self.after, self.before, strict=True)))
+        self.passes_ended += 1
         self.spend(started)
 
     def spend(self, since: float) -> None:
@@ -121,6 +138,8 @@ class Deposits:
     @property
     def add_up(self) -> bool:
         """Whether a single pass brought everything, or all passes left something at the same parameters."""
+        if self.passes_ended < self.passes:
+            return False
         if self.passes < 2:
             return True
         return not self.was_changed and len(self.received) == 1 and any(*self.received)
@@ -135,8 +154,50 @@ class Deposits:
         """Whether a parameter holds NaN or infinity after a backward pass, as 0 times the infinite slope of a logarithm."""
         return self.arrivals > 0 and not scan.are_finite(g for g in map(_GRADIENT, self.parameters) if g is not None)
 
-    def _grads(self) -> _Grads:
-        return [(g, 0 if g is None else g._version) for g in map(_GRADIENT, self.parameters)]
+    def _grads(self) -> list[_Held]:
+        grads = [*map(_GRADIENT, self.parameters)]
+        return [_Held(g, 0 if g is None else g._version, n) for g, n in zip(grads, self._norms(grads), strict=True)]
+
+    def _norms(self, grads: Sequence[Tensor | None]) -> list[float]:
+        """Of the smallest gradients: what scales or sums all of them past autograd, as a GradScaler, counts no write."""
+        norms = [0.0] * len(grads)
+        for i in self._smallest:
+            gradient = grads[i]
+            if gradient is not None and not gradient.is_sparse:
+                norms[i] = float(torch.linalg.vector_norm(gradient.detach()))
+        return norms
+
+    @cached_property
+    def _smallest(self) -> list[int]:
+        order = sorted(range(len(self.parameters)), key=lambda i: self.parameters[i].numel())
+        sizes = accumulate(self.parameters[i].numel() for i in order)
+        return [i for i, size in zip(order, sizes, strict=True) if size <= _MOST_ENTRIES] or order[:1]
+
+
+@dataclass(eq=False)
+class _Held:
+    """What a parameter holds for a gradient, as far as it is compared."""
+
+    gradient: Tensor | None
+    version: int
+    norm: float
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, _Held)
+        return self.gradient is other.gradient and (self.version, self.norm) == (other.version, other.norm)
+
+
+def _is_added_to(parameter: Tensor) -> bool:
+    """Whether the running backward pass leaves a gradient there."""
+    try:
+        return torch._C._will_engine_execute_node(get_gradient_edge(parameter).node)
+    except RuntimeError:  # it is one of torch.autograd.grad (torch 2.9 to 2.14), which leaves none
+        return False
+
+
+def _warn_of_sums() -> None:
+    warnings.warn(f"fxcheck: {ADDED}; have all forwards of an optimizer step in one step(), call zero_grad() before, and leave "
+                  "out by wrt=... what no optimizer updates", stacklevel=2)  # fmt: skip
 
 
 def _is_nonzero(gradient: Tensor) -> bool:
@@ -147,6 +208,3 @@ def is_batched(gradient: Tensor) -> bool:
     """Whether it stands for many at once, which ``torch.autograd.grad`` sends through the graph and leaves in no ``.grad``."""
     return torch._C._functorch.is_batchedtensor(gradient) or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
-
-def _differ(now: _Grads, then: _Grads) -> list[bool]:
-    return [a is not b or m != n for (a, m), (b, n) in zip(now, then, strict=True)]

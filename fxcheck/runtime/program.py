@@ -239,10 +239,12 @@ class Program:
         return self.other_dtypes[dtype]
 
     def is_like(self, other: Program) -> bool:
-        """Whether the rows of both may be pooled: they differ in sizes of inputs only."""
+        """Whether the rows of both may be pooled: their inputs differ in sizes, and in whether they require a gradient, only."""
         if self is other:
             return True
         mine, others = self.plan, other.plan
+        if [(c.kind, c.layer) for c in mine.checks] != [(c.kind, c.layer) for c in others.checks]:
+            return False
         plans = (mine.groups, mine.trainable, mine.theorem) == (others.groups, others.trainable, others.theorem)
         plans = plans and self.coins == other.coins
         return plans and self._state() == other._state() and self.inputs.kind == other.inputs.kind

@@ -45,6 +45,8 @@ class Session:
     """The model's."""
     written: list[int] = field(default_factory=list)
     """How often each had been written in place at the first forward."""
+    was_updated: bool = False
+    """An optimizer has updated some of them, which fused ones do past torch's count of writes."""
     rows: list[Row] = field(default_factory=list)
     columns: list[Columns] = field(default_factory=list)
     entries: dict[int, int] = field(default_factory=dict)

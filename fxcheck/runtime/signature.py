@@ -152,8 +152,8 @@ class Inputs(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """All but the sizes of tensors."""
-        return self.spec, tuple((len(v.shape), *v[1:]) if isinstance(v, _Tensor) else v for v in self.leaves)
+        """All but the sizes of tensors, and whether they require a gradient."""
+        return self.spec, tuple((len(v.shape), *v[1:-1]) if isinstance(v, _Tensor) else v for v in self.leaves)
 
     def refuse_other_kind(self, other: Inputs) -> None:
         """Refuse inputs of another dtype or device than the model was instrumented with.

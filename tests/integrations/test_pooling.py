@@ -157,3 +157,29 @@ def test_an_optimizer_that_updates_nothing_of_the_module_is_refused() -> None:
 def test_the_signature_of_forward_is_the_models() -> None:
     checked, _ = prepared()
     assert list(inspect.signature(checked.forward).parameters) == ["input"]
+
+
+def test_one_backward_pass_may_be_for_two_optimizers() -> None:
+    one, first = prepared()
+    other, second = prepared()
+    pool = StepPool(Around(one, other), [first, second])
+    for _ in range(2):
+        (one(X).square().mean() + other(X).square().mean()).backward()
+        for optimizer in (first, second):
+            assert pool.close(optimizer)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert one.summary().steps == other.summary().steps == 2
+
+
+def test_a_step_that_no_optimizer_took_is_forgotten_when_the_module_runs_again() -> None:
+    one, first = prepared()
+    other, second = prepared()
+    pool = StepPool(Around(one, other), [first, second])
+    other(X).sum().backward()
+    one(X).square().mean().backward()
+    pool.close(first)
+    other.zero_grad()
+    other(X).square().mean().backward()
+    pool.close(second)
+    assert other.summary().steps == 1 and other.last_step.forwards == 1

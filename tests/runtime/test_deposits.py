@@ -275,3 +275,106 @@ def test_gradients_of_embeddings_may_be_sparse(scale: float) -> None:
             model[0].weight.grad.mul_(scale)
         assert (step.verdict == "certified") == (scale == 1.0), step.text
     assert model[0].weight.grad.is_sparse
+
+
+def test_zeros_that_a_fused_optimizer_wrote_are_seen() -> None:
+    """Fused optimizers write past torch's count of writes."""
+    checked = fxcheck.instrument(Scalars(lambda s, x: (s.w * x).square(), w=1.0), (ONE,))
+    optimizer = torch.optim.SGD(checked.parameters(), 0.5, fused=True)
+    with pytest.raises(fxcheck.StepError, match="parameters changed inside step"), checked.step():
+        for _ in range(2):
+            checked(ONE).sum().backward()
+            optimizer.step()
+    with checked.step() as step:
+        checked(ONE).sum().backward()
+    optimizer.step()
+    assert step.verdict == "certified"
+
+
+class _Pair(nn.Module):
+    """max(p, q) and max(q, p) of <x, w>, tied at w = 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.Linear(2, 1, bias=False).double()
+        nn.init.zeros_(self.l.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.l(x).squeeze(-1).max(1).values
+
+
+X = torch.tensor([[[1.0, 0], [0, 1]], [[0, 1], [1, 0]]], dtype=torch.float64)
+
+
+def _paired() -> Any:
+    checked = fxcheck.instrument(_Pair(), (X,))
+    with checked.step():
+        checked(X), checked(X)  # from now on a second forward is expected
+    return checked
+
+
+def test_what_a_scaler_does_to_gradients_between_two_passes_is_seen() -> None:
+    """2 max(p, q) - 2 max(q, p) is 0, and backward's gradient of it (2, -2)."""
+    checked = _paired()
+    optimizer, scaler = torch.optim.SGD(checked.parameters(), 0.1), torch.amp.GradScaler("cpu")
+    with checked.step() as step:
+        scaler.scale(checked(X).sum()).backward()
+        scaler.unscale_(optimizer)
+        y = checked(X)
+        (y[0] - 3 * y[1]).backward()
+    assert checked.model.l.weight.grad.tolist() == [[2, -2]]
+    assert step.verdict == "uncertified"
+
+
+def _out_of_memory(*_: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_backward_pass_that_fails_brings_nothing(first: bool) -> None:
+    """(1, -3) is backward's gradient of -2 max(p, q), whose subgradients are between (-2, 0) and (0, -2)."""
+    checked = _paired()
+
+    def fails() -> None:
+        a = checked(X)
+        a.grad_fn.register_prehook(_out_of_memory)
+        with contextlib.suppress(RuntimeError):
+            (5 * a.sum()).backward()
+
+    with checked.step() as step:
+        if first:
+            fails()
+        y = checked(X)
+        (y[0] - 3 * y[1]).backward()
+        if not first:
+            fails()
+    assert checked.model.l.weight.grad.tolist() == [[1, -3]]
+    assert step.verdict == "uncertified"
+
+
+def test_gradients_that_autograd_grad_returns_are_added_to_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    checked = _relu(w=1.0)
+    for _ in range(3):
+        with checked.step() as step:
+            (gradient,) = torch.autograd.grad(checked(ONE).sum(), [checked.model.w])
+        checked.model.w.grad = gradient
+        assert not _is_about_its_own(step)
+    x = ONE.clone().requires_grad_()
+    for _ in range(3):
+        with checked.step() as step:
+            (sent,) = torch.autograd.grad(checked(x).sum(), [x])
+            checked.zero_grad()
+            checked(ONE + sent.sign()).sum().backward()
+        assert step.verdict == "certified" and not _is_about_its_own(step)
+    assert not [w for w in recwarn if "fxcheck" in str(w.message)]
+    with checked.step() as step:
+        torch.autograd.grad(checked(ONE).sum(), [checked.model.w])
+        checked(ONE).sum().backward()
+    assert _is_about_its_own(step)
+
+
+def test_two_forwards_outside_of_steps_warn_too_when_their_gradients_come_afterwards() -> None:
+    checked = _relu()
+    a, b = checked(ONE), checked(-ONE)
+    with pytest.warns(UserWarning, match="gradients of before the step"):
+        (a - b).sum().backward()
