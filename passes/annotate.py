@@ -114,7 +114,7 @@ def annotate(graph: Graph) -> Annotated:
         bound = _lower_bound(node, facts, call, sources, lower)
         if bound == POSITIVE and any(s in infinite or s in masks for s in sources):
             bound = 0.0  # exp(-inf) is 0
-        if bound not in (POSITIVE, -math.inf) and bound > 0 and not _as_held(bound, node.dtype):
+        if bound not in (POSITIVE, -math.inf) and bound > 0 and (_as_held(bound, node.dtype) or 0.0) <= 0:
             bound = 0.0  # an epsilon that the dtype rounds away
         if bound > -math.inf:
             lower[node.id] = bound
@@ -187,6 +187,7 @@ def _as_held(value: float | None, dtype: str | None) -> float | None:
 
 _BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "_softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "hardtanh",
                       "relu6", "nan_to_num", "softsign"})  # fmt: skip
+_INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 _FINITE_KINDS = (Kind.STRUCTURAL, Kind.LINEAR, Kind.KINKED, Kind.MAX, Kind.ORDER_STATISTIC, Kind.CONSTANT, Kind.SHARED_WEIGHTS)
 _FINITE = _BOUNDED | frozenset({
     "exp", "exp2", "special_exp2", "expm1", "special_expm1", "special_expit", "cosh", "sinh", "asinh", "arcsinh", "arctan",
@@ -269,12 +270,29 @@ def _lower_bound(
     value = call.constants.get(node.id)
     if value is not None:
         return value
+    if _may_wrap(node, facts, call, sources):
+        return -math.inf
     known = -math.inf
     if facts.positive:
         known = POSITIVE
     elif facts.nonnegative:
         known = 0.0
     return max(known, _inherited_bound(node, facts, call, sources, lower))
+
+
+def _may_wrap(node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...]) -> bool:
+    """Whether an operator may leave the range of its integer dtype; sums in int64 are taken not to."""
+    if node.dtype not in _INTEGERS or facts.kind is Kind.MAX or node.op.startswith(("aten.clamp_min.", "aten.clamp.")):
+        return False
+    if facts.transfer in (Transfer.ADD, Transfer.AVERAGE):
+        return node.dtype != "int64"
+    kept = facts.transfer in (Transfer.KEEP, Transfer.PAD)
+    return not kept or any(not _holds(node.dtype, call.dtypes.get(s)) for s in sources)
+
+
+def _holds(dtype: str | None, source: str | None) -> bool:
+    """Whether an integer dtype holds all numbers of another one."""
+    return source in (dtype, "bool") or (dtype == "int64" and source in _INTEGERS)
 
 
 def _inherited_bound(

@@ -124,8 +124,9 @@ class _Interpreter:
         read = list(refs_in(dict(node.arguments)))  # a tensor that is read twice reaches twice as far
         reach = self._reach_of([s for s in read if self.facts.depends[s]])
         out = [_with_reach(c, reach, ratio) for s in self._varying_inputs(node) for c in self.of(s)]
-        constants = [s for s in tensors if not self.facts.depends[s] and _gives_entries(node, self.facts.graph.nodes[s])]
-        numbers = any(_is_number(node.arguments.get(name)) for name in _ENTRY_ARGUMENTS)
+        given = {s for n, v in node.arguments.items() if n not in _POINTING_ARGUMENTS for s in refs_in({n: v})}
+        constants = [s for s in tensors if s in given and not self.facts.depends[s]]
+        numbers = any(isinstance(node.arguments.get(name), (int, float, complex)) for name in _ENTRY_ARGUMENTS)
         return (*out, *([_CONSTANT] if constants or numbers else []))
 
     def _reach_of(self, sources: list[int]) -> dict[int, float]:
@@ -296,15 +297,9 @@ def _may_repeat(op: str) -> bool:
 
 
 _ENTRY_ARGUMENTS = ("self", "other", "value", "values", "src", "source")
-"""Arguments whose entries, or which as numbers, a structural operator may copy to its output."""
-
-
-def _gives_entries(node: Node, operand: Node) -> bool:
-    """A constant operand whose entries may be copied to the output (not an index or a mask)."""
-    if (operand.dtype or "").startswith(("float", "bfloat", "complex")):
-        return True
-    held = (node.arguments.get(name) for name in _ENTRY_ARGUMENTS)
-    return operand.dtype != "bool" and any(isinstance(v, Ref) and v.id == operand.id for v in held)
+"""Arguments which as numbers a structural operator may copy to its output."""
+_POINTING_ARGUMENTS = frozenset({"index", "indices", "mask", "condition", "repeats"})
+"""Tensors that say which entries a structural operator copies; the entries of all others may be among them, of any dtype."""
 
 
 def _is_number(value: Any) -> bool:

@@ -21,7 +21,8 @@ _SIZE_FROM_VALUES = ("nonzero", "argwhere", "masked_select", "unique", "_unique"
 _POSITIVE_CLAMPS = ("aten.clamp_min.", "aten.clamp.", "aten.clip.")
 _HINTS = {
     "FX401": "Replace it by a continuous function, or take it out of the part of the model that is trained.",
-    "FX404": "Let the index or mask depend on data only, or accept that AD ignores how the choice depends on w.",
+    "FX404": "Let the index or mask depend on data only, or accept that AD ignores how the choice depends on w. Where a loss "
+    "chooses by comparing two tensors, write condition and both branches in one difference, d = a - b.",
     "FX501": "Freeze what is detached (requires_grad=False), or keep it attached; for the function in which the "
     "detached value is a constant the verdict is another one.",
     "FX503": "Use padding_idx=None, max_norm=None and scale_grad_by_freq=False, or freeze the embedding.",

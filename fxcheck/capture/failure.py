@@ -18,8 +18,9 @@ _CAUSES = (
      "a size is the value of a tensor, as the lengths of a packed sequence are",
      "give the recurrent layer the padded batch: it is the same function where all sequences have one length"),
     (("fake tensor in the exported program constant", "lifted_tensor"), "FX604",
-     "a tensor is built from traced values outside the graph (.numpy(), torch.tensor(...), an attribute that keeps an "
-     "activation)", "compute it with torch operators on the activations, and use detach() where no gradient is wanted"),
+     "a tensor is built from traced values outside the graph (.numpy(), torch.tensor(...), torch.autograd.grad, an attribute "
+     "that keeps an activation)",
+     "compute it with torch operators on the activations, use detach() where no gradient is wanted, and write derivatives out"),
     (("data-dependent", "DataDependentOutput", "GuardOnDataDependent", "Could not guard on", "Could not extract specialized",
       "unbacked"), "FX602",
      "the forward, or an operator in it, branches on values of tensors (.item(), bool(), a mask with an unknown number of "

@@ -32,6 +32,7 @@ from fxcheck.errors import CaptureError
 from fxcheck.records.finding import Diagnostic
 
 _HOOK = "FX505"
+_ENGINE = torch.autograd._engine_run_backward
 _REGISTER = ("register_hook", "register_post_accumulate_grad_hook")
 _HARMLESS = ("torch.utils.checkpoint.", "torch.nn.utils.parametrize", "torch.autograd.function.",
              "torch._higher_order_ops", "torch.nn.modules._functions.BackwardHookFunction")  # fmt: skip
@@ -282,6 +283,14 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         with _region():
             yield from without_reentrance(function, *args, **kwargs)
 
+    def watched_engine(outputs: Any, gradients: Any, keep_graph: bool, create_graph: bool, *args: Any, **kwargs: Any) -> Any:
+        if not create_graph:
+            found.append(Diagnostic(
+                "FX501", "the forward differentiates without create_graph=True, so that backward() takes the derivative that it "
+                "gets for a constant", location=_here()[0], hint="pass create_graph=True, or write the derivative out",
+            ))  # fmt: skip
+        return _ENGINE(outputs, gradients, keep_graph, create_graph, *args, **kwargs)
+
     name = next(n for n in _WITHOUT_REENTRANCE if hasattr(torch.utils.checkpoint, n))
     without_reentrance = getattr(torch.utils.checkpoint, name)
     return [
@@ -296,6 +305,7 @@ def _watched(found: list[Diagnostic], functions: _Functions) -> list[tuple[Any, 
         (saved_tensors_hooks, "__enter__", watched_enter),
         (torch.utils.checkpoint.CheckpointFunction, "apply", classmethod(watched_checkpoint)),
         (torch.utils.checkpoint, name, watched_generator),
+        (torch.autograd, "_engine_run_backward", watched_engine),
         (nn.functional, "handle_torch_function", _handed_over),
     ]
 

@@ -56,7 +56,7 @@ class StepPool:
         name = next(n for n, c in self._modules.items() if c is checked)
         if name in self._left:
             self._abandon(name)
-        if name in self._open:
+        if checked.has_open_step:  # this one, or one that the user's code has opened
             return
         stack = ExitStack()
         self._open[name] = (stack, stack.enter_context(checked.step()))

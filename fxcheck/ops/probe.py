@@ -34,6 +34,8 @@ _LADDER = tuple(4.0**-j for j in range(8))
 _CHECKED = range(1, 6)
 """Steps of the ladder at which the derivative is compared with differences of the forward."""
 _SETTLED = 1.5e-7
+_LEAST_DISTANCE = 2.0**-900
+"""Of a point beside a kink: nearer ones and their differences are subnormal numbers."""
 _EQUAL_SLOPES = 5e-7
 _EXTRAPOLATED = 1e-3
 _DIFFERENCED = 1e-2
@@ -233,6 +235,8 @@ def _judge(
 
 def _side(distances: Sequence[float], values: list[float], slopes: list[float], centre: float) -> _Side:
     """The one-sided slope at the point; values come in threes around each distance."""
+    if min(distances) < _LEAST_DISTANCE:
+        return _Side(math.nan, "another kink is too close for slopes between them to be measured")
     if not all(map(math.isfinite, (*values, *slopes, centre))):
         return _Side(math.nan, "the function or its slope is not finite beside the kink")
     scale = max(map(abs, slopes))

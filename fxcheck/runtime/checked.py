@@ -450,6 +450,11 @@ class CheckedModule(nn.Module):
         self.__dict__.update(_several=session.forwards > 1)
         self._finish(session, step)
 
+    @property
+    def has_open_step(self) -> bool:
+        """Whether forwards count towards a step that is not yet decided."""
+        return self._session is not None
+
     def open_steps_with(self, opener: Callable[[CheckedModule], None] | None) -> None:
         """Let a trainer's integration open steps: it is called at each training forward.
 

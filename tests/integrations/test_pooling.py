@@ -183,3 +183,12 @@ def test_a_step_that_no_optimizer_took_is_forgotten_when_the_module_runs_again()
     other(X).square().mean().backward()
     pool.close(second)
     assert other.summary().steps == 1 and other.last_step.forwards == 1
+
+
+def test_a_step_that_the_users_code_opens_is_left_to_it() -> None:
+    checked, optimizer = prepared()
+    StepPool(checked, [optimizer])
+    with checked.step() as step:
+        for half in X.chunk(2):
+            checked(half).square().mean().backward()
+    assert step.forwards == 2 and checked.summary().steps == 1

@@ -693,3 +693,88 @@ def test_running_statistics_that_nothing_saves_are_no_finding() -> None:
     for function in (lambda s, x: s.l(x) + s.n.running_mean + s.n(s.l(x)), lambda s, x: s.n(s.l(x)) + s.n(s.l(x + 1))):
         model = Model(function, l=nn.Linear(3, 3), n=nn.BatchNorm1d(3))
         assert analyze(model, (torch.randn(4, 3),)).verdict in CLAIMS
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-320, 1e-310])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_kink_that_nearly_meets_another_one_is_no_claim(least: float, dtype: torch.dtype) -> None:
+    model = Model(lambda s, x: torch.clamp(s.l(x), min=least, max=2 * least), l=nn.Linear(3, 2, dtype=dtype))
+    assert analyze(model, (torch.ones(1, 3, dtype=dtype),)).verdict not in CLAIMS
+    model = Model(lambda s, x: torch.clamp(s.l(x), min=least), l=nn.Linear(3, 2, dtype=dtype))
+    analyze(model, (torch.ones(1, 3, dtype=dtype),))
+
+
+WITHOUT_BIAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cat": lambda b, none: torch.cat([b, none]),
+    "stack": lambda b, none: torch.stack([b, none], 1)[0],
+    "hstack": lambda b, none: torch.hstack([b, none]),
+    "vstack": lambda b, none: torch.vstack([b, none])[:, 0],
+    "where": lambda b, none: torch.where(torch.tensor([True, False]), b, none),
+    "where not": lambda b, none: torch.where(torch.tensor([False, True]), none, b),
+    "masked_fill": lambda b, none: b.expand(2).masked_fill(torch.tensor([False, True]), none[0]),
+    "in place": lambda b, none: b.repeat(2).masked_fill_(torch.tensor([False, True]), none[0]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.float32])
+@pytest.mark.parametrize("name", WITHOUT_BIAS)
+def test_a_constant_of_any_dtype_in_the_place_of_a_bias_moves_nothing(name: str, dtype: torch.dtype) -> None:
+    """relu(w) - relu(-w) = w, where AD says 0 at w = 0, for the neuron without a bias."""
+    place = WITHOUT_BIAS[name]
+
+    def function(s: Model, x: Tensor) -> Tensor:
+        y = torch.relu(x @ s.w + place(s.b, torch.zeros(1, dtype=dtype)))
+        return y[0] - y[1]
+
+    model = Model(function, w=nn.Parameter(torch.zeros(1, 2)), b=nn.Parameter(torch.zeros(1)))
+    assert analyze(model, (torch.tensor([[1.0], [-1.0]]),)).verdict not in CLAIMS
+
+
+def test_tensors_that_point_to_entries_put_none_in_their_place() -> None:
+    at, mask = torch.tensor([1, 0]), torch.tensor([True, False])
+    for place in (lambda b: b[at], lambda b: b.index_select(0, at), lambda b: b.gather(0, at), lambda b: b.take(at),
+                  lambda b: torch.where(mask, b, b.flip(0))):  # fmt: skip
+        model = Model(lambda s, x, p=place: torch.relu(x @ s.w + p(s.b)), w=nn.Parameter(torch.zeros(1, 2)),
+                      b=nn.Parameter(torch.zeros(2)))  # fmt: skip
+        assert analyze(model, (torch.tensor([[1.0], [-1.0]]),)).verdict in CLAIMS
+
+
+WRAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a sum": lambda k: k.clamp(min=0) + 1,
+    "a power": lambda k: (k - 239).clamp(min=1) ** 2,
+    "a product": lambda k: (k - 239).clamp(min=1) * (k - 239).clamp(min=1),
+    "constants": lambda k: torch.full((1,), 16, dtype=torch.uint8) * torch.full((1,), 16, dtype=torch.uint8),
+    "a sign": lambda k: torch.full((1,), 127, dtype=torch.int8) + torch.ones(1, dtype=torch.int8),
+    "a narrower dtype": lambda k: (k.long() + 1).clamp(min=200).to(torch.int8),
+    "a magnitude": lambda k: (k - 127).view(torch.int8).abs() + 129,
+}
+
+
+@pytest.mark.parametrize("name", WRAPS)
+def test_integers_may_wrap_round_to_zero(name: str) -> None:
+    model = Model(lambda s, x, k: torch.relu(x * s.w + s.b * WRAPS[name](k)), w=nn.Parameter(torch.zeros(1)),
+                  b=nn.Parameter(torch.zeros(1)))  # fmt: skip
+    assert analyze(model, (torch.tensor([[1.0], [-1.0]]), torch.tensor([[255]], dtype=torch.uint8))).verdict not in CLAIMS
+
+
+@pytest.mark.parametrize("factor", [lambda k: k.clamp(min=1), lambda k: k.clamp(min=0) + 1, lambda k: k.int().clamp(min=1)])
+def test_lengths_are_positive_where_they_are_clamped(factor: Callable[[Tensor], Tensor]) -> None:
+    model = Model(lambda s, x, k: torch.relu(x * s.w + s.b * factor(k)), w=nn.Parameter(torch.zeros(1)),
+                  b=nn.Parameter(torch.zeros(1)))  # fmt: skip
+    assert analyze(model, (torch.ones(2, 1), torch.tensor([[3], [5]]))).verdict in CLAIMS
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kinked", [False, True])
+def test_a_derivative_in_the_forward_is_a_constant_without_create_graph(create_graph: bool, kinked: bool) -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        h = x * s.w
+        (g,) = torch.autograd.grad(h.square().sum(), h, create_graph=create_graph)
+        return torch.relu(h - 0.1 * g + s.b) if kinked else h - 0.1 * g
+
+    model = Model(function, w=nn.Parameter(torch.ones(1)), b=nn.Parameter(torch.zeros(1)))
+    report = analyze(model, (torch.ones(1, 1),))
+    if create_graph:
+        assert report.verdict in CLAIMS
+    else:
+        assert report.verdict == "uncovered" and report.diagnostics[0].code == "FX501"
