@@ -89,6 +89,26 @@ def meeting(rng: random.Random) -> Plan:
     return _joined(d, d.act(*first, on=a), d.act(*second, on=b))
 
 
+@family("entries:constants among biases")
+def constants_among(rng: random.Random) -> Plan:
+    """Features of which some have a bias and others a constant of any dtype, or one times a number that wraps round to 0."""
+    d = Draft(rng, rng.choice([(1, 2), (2, 2), (3, 2), (2, 1, 3)]), weights=ZEROS)
+    d.affine(bias=False, width=rng.choice([2, 4]))
+    how = rng.choice(["cat", "stack", "where", "masked_fill", "wrap"])
+    if how == "wrap":
+        dtype, scale = rng.choice([("uint8", 16), ("int8", 16), ("int16", 256), ("uint8", 3), ("int32", 1 << 16)])
+        y = d.add("partly_biased", args=(how, dtype, scale))
+    else:
+        y = d.add("partly_biased", args=(how, rng.choice(["bool", "uint8", "int32", "int64", "float32"])))
+    if rng.random() < 0.2:
+        y = _moved(d, y)
+    act = rng.choice(rng.choice(ASKING))
+    if rng.random() < 0.2:
+        return _joined(d, d.add(act, y), d.add(act, d.add("scale", y, args=(-1,))))
+    d.add(act, y)
+    return d.plan()
+
+
 @family("entries:one sample, each layer in its own way")
 def one_sample(rng: random.Random) -> Plan:
     """A minibatch of one: layers with shared biases and one side beside layers with distinct ones and two sides."""

@@ -106,6 +106,24 @@ def _instance_norm(on: Values, affine: bool = True) -> nn.Module:
     return (nn.InstanceNorm1d, nn.InstanceNorm2d)[on[0].dim() - 3](on[0].shape[1], affine=affine)
 
 
+def _partly_biased(part: Any, on: Values, how: str, dtype: str, scale: int = 0) -> Tensor:
+    """One bias under the first half of the features; constants of any dtype, here zeros, are under the others."""
+    bias, width = part.weight, on[0].shape[1]
+    none, kept = torch.zeros(width, dtype=getattr(torch, dtype)), torch.arange(width) < width // 2
+    if how == "cat":
+        held = torch.cat([bias.expand(width // 2), none[width // 2 :]])
+    elif how == "stack":
+        held = torch.stack([bias.expand(width // 2), none[: width // 2]], 1).reshape(-1)
+    elif how == "where":
+        held = torch.where(kept, bias, none)
+    elif how == "masked_fill":
+        held = bias.expand(width).masked_fill(~kept, none[0])
+    else:  # a factor that wraps round to 0
+        full = torch.full((width,), scale, dtype=getattr(torch, dtype))
+        held = bias * (full * full)
+    return on[0] + held.reshape(1, -1, *[1] * (on[0].dim() - 2))
+
+
 def _number_like(on: Values, how: str = "entry") -> nn.Module:
     v = on[0]
     shapes = {"one": (1,), "channel": (v.shape[1], *[1] * (v.dim() - 2)), "entry": tuple(v.shape[1:])}
@@ -268,6 +286,7 @@ OPS: dict[str, Op] = {
     "instance_norm": Op(_call, _instance_norm),
     "frozen_affine": Op(_frozen_affine),
     "parameter": Op(_parameter, lambda on, *shape: Numbers(*shape)),
+    "partly_biased": Op(_partly_biased, lambda on, *_: Numbers(1)),
     "plus": Op(lambda part, on, *_: on[0] + part.weight, _number_like),
     "times": Op(lambda part, on, *_: on[0] * part.weight, _number_like),
     "times_exp": Op(lambda part, on, *_: on[0] * part.weight.exp(), _number_like),
