@@ -114,8 +114,10 @@ def annotate(graph: Graph) -> Annotated:
         bound = _lower_bound(node, facts, call, sources, lower)
         if bound == POSITIVE and any(s in infinite or s in masks for s in sources):
             bound = 0.0  # exp(-inf) is 0
-        if bound not in (POSITIVE, -math.inf) and bound > 0 and (_as_held(bound, node.dtype) or 0.0) <= 0:
-            bound = 0.0  # an epsilon that the dtype rounds away
+        if math.isfinite(bound) and bound != POSITIVE:  # an epsilon may be rounded away
+            bound = min(bound, as_held(bound, node.dtype) or 0.0)
+        if node.dtype == "bool":
+            bound = min(bound, 1.0)
         if bound > -math.inf:
             lower[node.id] = bound
     for node_id in mixed_orders(graph, semantics):
@@ -169,12 +171,12 @@ def _uniform_value(node: Node, call: Call) -> float | None:
     if base.startswith(("ones", "new_ones")):
         return 1.0
     if base in _UNIFORM_FACTORIES:
-        return _as_held(call.number(_UNIFORM_FACTORIES[base]), node.dtype)
+        return as_held(call.number(_UNIFORM_FACTORIES[base]), node.dtype)
     same = base in _SAME_UNIFORM_VALUE and node.op != "aten.view.dtype"
-    return _as_held(call.number("self"), node.dtype) if same else None
+    return as_held(call.number("self"), node.dtype) if same else None
 
 
-def _as_held(value: float | None, dtype: str | None) -> float | None:
+def as_held(value: float | None, dtype: str | None) -> float | None:
     """A number after conversion to a dtype: truncated for integers, rounded for floats."""
     kind = getattr(torch, dtype or "", None)
     if value is None or not isinstance(kind, torch.dtype):
@@ -187,7 +189,6 @@ def _as_held(value: float | None, dtype: str | None) -> float | None:
 
 _BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "_softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "hardtanh",
                       "relu6", "nan_to_num", "softsign"})  # fmt: skip
-_INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 _FINITE_KINDS = (Kind.STRUCTURAL, Kind.LINEAR, Kind.KINKED, Kind.MAX, Kind.ORDER_STATISTIC, Kind.CONSTANT, Kind.SHARED_WEIGHTS)
 _FINITE = _BOUNDED | frozenset({
     "exp", "exp2", "special_exp2", "expm1", "special_expm1", "special_expit", "cosh", "sinh", "asinh", "arcsinh", "arctan",
@@ -236,6 +237,8 @@ def _unnormalised(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s for s in sources if s not in left_out)
 
 
+_OF_MASKS = ("amax", "max", "cummax", "log_softmax", "_log_softmax", "special_log_softmax", "logsumexp", "logcumsumexp")
+"""Operators over several entries that a mask goes through."""
 OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
 """Each entry of the result is made of entries at one place of the operands."""
 
@@ -244,8 +247,9 @@ def _may_be_a_mask(node: Node, facts: OpSemantics, sources: tuple[int, ...], mas
     """An input that is added to something may hold -inf; one that meets a matrix of weights is taken as finite."""
     if node.op == "fxcheck.input":
         return is_floating(node.dtype)
-    keeps = facts.elementwise or facts.transfer in OF_ENTRIES
-    return keeps and not facts.nonnegative and any(s in masks for s in sources)
+    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    keeps = facts.elementwise or facts.transfer in OF_ENTRIES or facts.transfer is Transfer.DROPOUT or base in _OF_MASKS
+    return keeps and base not in ("abs", "square", "pow") and any(s in masks for s in sources)
 
 
 def _is_off_pole(base: str, call: Call) -> bool:
@@ -282,7 +286,7 @@ def _lower_bound(
 
 def _may_wrap(node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...]) -> bool:
     """Whether an operator may leave the range of its integer dtype; sums in int64 are taken not to."""
-    if node.dtype not in _INTEGERS or facts.kind is Kind.MAX or node.op.startswith(("aten.clamp_min.", "aten.clamp.")):
+    if not _is_integer(node.dtype) or facts.kind is Kind.MAX or node.op.startswith(("aten.clamp_min.", "aten.clamp.")):
         return False
     if facts.transfer in (Transfer.ADD, Transfer.AVERAGE):
         return node.dtype != "int64"
@@ -292,7 +296,11 @@ def _may_wrap(node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ..
 
 def _holds(dtype: str | None, source: str | None) -> bool:
     """Whether an integer dtype holds all numbers of another one."""
-    return source in (dtype, "bool") or (dtype == "int64" and source in _INTEGERS)
+    return source in (dtype, "bool") or (dtype == "int64" and _is_integer(source) and source != "uint64")
+
+
+def _is_integer(dtype: str | None) -> bool:
+    return is_integral(dtype) and dtype != "bool"
 
 
 def _inherited_bound(
@@ -349,10 +357,19 @@ def _product_bound(node: Node, call: Call) -> float:
     left, right = node.arguments.get("self"), node.arguments.get("other")
     if isinstance(left, Ref) and left == right:
         return POSITIVE if call.lower_bound("self") > 0 else 0.0
-    low_left, low_right = call.lower_bound("self"), call.lower_bound("other")
+    low_left, low_right = (_held_bound(call, name, node.dtype) for name in ("self", "other"))
     if min(low_left, low_right) < 0:
         return -math.inf
     return POSITIVE if min(low_left, low_right) > 0 else 0.0
+
+
+def _held_bound(call: Call, name: str, dtype: str | None) -> float:
+    """A bound of an operand, or a number as the dtype holds it."""
+    number = call.arg(name)
+    if isinstance(number, Ref):
+        return call.lower_bound(name)
+    held = as_held(call.lower_bound(name), dtype)
+    return -math.inf if held is None else held
 
 
 def _relevant(graph: Graph, semantics: list[OpSemantics]) -> frozenset[int]:

@@ -19,7 +19,7 @@ from fxcheck.passes.annotate import Annotated
 from fxcheck.ops import scalar
 from fxcheck.ops.common import is_floating
 from fxcheck.records import piecewise
-from fxcheck.records.graph import Node, Ref
+from fxcheck.records.graph import Graph, Node, Ref
 from fxcheck.records.piecewise import Piecewise, polynomial
 from fxcheck.records.proxy import Proxy
 from fxcheck.records.semantics import Kind
@@ -189,14 +189,14 @@ class _Chains:
 
     def _form(self, node: Node, root: int) -> Form | None:
         """The node as a function of ``root``; None when it is not one, or its breaks cannot be located."""
-        arguments = {name: self._argument(value, root) for name, value in _as_mask_fill(node).items()}
+        arguments = {name: self._argument(value, root) for name, value in _as_mask_fill(node, self.facts.graph).items()}
         exact = self._exact_form(node, arguments)
         if exact is not None:
             return Form(exact, exact.breaks)
         inner = [a for a in arguments.values() if isinstance(a, Form)]
         breaks = {b for form in inner for b in form.breaks}
         own = self._own_breaks(node, arguments)
-        if _base(node.op) in _ARITHMETIC and not is_floating(node.dtype):
+        if not is_floating(node.dtype):  # numbers that a measurement does not have in this dtype
             return None
         if own is None or not self._is_runnable(node, arguments):
             return None
@@ -251,17 +251,20 @@ class _Chains:
         if base in _LOGIC and node.dtype == "bool":
             return _logic(base, values)
         if base in scalar.COMPARE:
+            if not all(v is None or _holds(_dtype_of(node, "self", self.facts), v) for v in values.values()):
+                return None
             difference = _arithmetic("sub", {}, {"self": values.get("self"), "other": values.get("other")})
             return None if difference is None else piecewise.apply(scalar.COMPARE[base], difference)
         if base in _SELECT:
-            return _select(base, arguments, values)
+            result = _select(base, arguments, values)
+            return result if result is not None and _holds(node.dtype, result) else None
         if node.op in scalar.SIGN:
             inner = values.get("self")
             return None if inner is None else piecewise.apply(scalar.SIGN[node.op], inner)
         return self._kinked(node, arguments, values)
 
     def _kinked(self, node: Node, arguments: dict[str, Any], values: dict[str, Any]) -> Piecewise | None:
-        if node.op not in scalar.KINKED:
+        if node.op not in scalar.KINKED or not is_floating(node.dtype):
             return None
         for operand in scalar.OPERAND.get(node.op, ("self",)):
             rest = {("other" if operand == "other" and n == "self" else n): a for n, a in arguments.items() if n != operand}
@@ -432,12 +435,12 @@ def _at_fixed_slopes(rrelu: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**rrelu, "training": False, "lower": s, "upper": s} for s in (lower, upper, (lower + upper) / 2)]
 
 
-def _as_mask_fill(node: Node) -> Mapping[str, Any]:
-    """Arguments of ``y[mask] = value`` renamed to those of ``masked_fill``; others unchanged."""
+def _as_mask_fill(node: Node, graph: Graph) -> Mapping[str, Any]:
+    """Arguments of ``y[mask] = value`` renamed to those of ``masked_fill``; others, as of ``y[[1]] = value``, unchanged."""
     indices = node.arguments.get("indices")
     if node.op != "aten.index_put.default" or node.arguments.get("accumulate") or not isinstance(indices, tuple):
         return node.arguments
-    if len(indices) != 1:
+    if len(indices) != 1 or not isinstance(indices[0], Ref) or graph.nodes[indices[0].id].dtype != "bool":
         return node.arguments
     return {"self": node.arguments["self"], "mask": indices[0], "value": node.arguments["values"]}
 
@@ -460,7 +463,7 @@ def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]
 
     Truth values are the same in all, and a single number takes the dtype of the tensor that it meets.
     """
-    operands = {n: facts.graph.nodes[a.id] for n, a in _as_mask_fill(node).items() if isinstance(a, Ref)}
+    operands = {n: facts.graph.nodes[a.id] for n, a in _as_mask_fill(node, facts.graph).items() if isinstance(a, Ref)}
     met = (a for n, a in operands.items() if not _is_mask(arguments[n]) and (a.shape != () or node.shape == ()))
     dtypes = {a.dtype for a in (*met, node) if is_floating(a.dtype)}
     return len(dtypes) <= 1

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Any
 
-from fxcheck.passes.annotate import Annotated
+from fxcheck.passes.annotate import Annotated, as_held
 
 from fxcheck.records.bias import EntryClass, Push
 from fxcheck.records.graph import Node, Ref, refs_in
@@ -145,8 +145,8 @@ class _Interpreter:
         """Classes of an operand broadcast to the node's shape, and its value when it is a known constant."""
         value = node.arguments.get(name)
         if not isinstance(value, Ref):
-            number = value if isinstance(value, (int, float)) else None
-            return (_CONSTANT,), None if number is None else float(number)
+            number = float(value) if isinstance(value, (int, float)) else None
+            return (_CONSTANT,), as_held(number, node.dtype)
         ratio = _growth(node, self.facts.graph.nodes[value.id].numel)
         classes = tuple(_map(c, lambda push: push.spread(ratio)) for c in self.of(value.id))
         return classes, self.facts.constants.get(value.id)
@@ -154,7 +154,7 @@ class _Interpreter:
     def _add(self, node: Node) -> Classes:
         names = [n for n in ("self", "other") if _is_operand(node.arguments.get(n))]
         scales = self.facts.semantics[node.id].scales or (1.0,) * len(names)
-        if len(scales) != len(names) or any(isinstance(s, bool) or s == 0 for s in scales):
+        if len(scales) != len(names) or any(isinstance(s, bool) or not as_held(s, node.dtype) for s in scales):
             return self._lost(node)
         total: Classes = (_CONSTANT,)
         for name, scale in zip(names, scales, strict=True):

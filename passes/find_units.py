@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fxcheck.passes.annotate import Annotated
 from fxcheck.passes.find_activations import Activation, Activations, ProxySource
 
+from fxcheck.ops.common import is_floating
 from fxcheck.records.finding import Diagnostic
 from fxcheck.records.graph import Node, Ref
 from fxcheck.records.layer import Unit, UnitKind
@@ -142,7 +143,7 @@ class _Finder:
     def _upper_bound(self, bound: int) -> float:
         node, known = self.graph.nodes[bound], self.facts.constants.get(bound)
         operand = node.arguments.get("self")
-        if known is None and node.op == "aten.neg.default" and isinstance(operand, Ref):
+        if known is None and node.op == "aten.neg.default" and isinstance(operand, Ref) and is_floating(node.dtype):
             return -self.facts.lower.get(operand.id, -math.inf)
         return math.inf if known is None else known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fxcheck.ops.common import aten, discontinuous, scalar_of, singular, unknown
+from fxcheck.ops.common import aten, discontinuous, not_empty, scalar_of, singular, unknown
 from fxcheck.ops.maxima import order_statistic
 from fxcheck.ops.registry import constant_semantics, semantics_for
 from fxcheck.records.semantics import Call, Kind, OpSemantics
@@ -24,7 +24,7 @@ def _p_norm(call: Call, operand: str, order: float | None, inside: float = -math
         return discontinuous("it counts entries that are not 0")
     if order < 1:
         return unknown("a norm of order below 1 has infinite slopes wherever one entry is 0")
-    if inside > 0:
+    if inside > 0 and not_empty(call.sizes_of(operand)):
         return _OFF_ZERO
     return singular(operand, _SUM_OF_ABS if order == 1 else _AT_ZERO, nonnegative=True)
 
