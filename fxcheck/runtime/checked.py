@@ -512,8 +512,7 @@ class CheckedModule(nn.Module):
 
 def _note_update(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     for session in _OPEN:
-        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        session.was_updated |= any(id(p) in updated for p in session.parameters)
+        session.note_update({id(p) for group in optimizer.param_groups for p in group["params"]})
 
 
 register_optimizer_step_post_hook(_note_update)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +99,10 @@ class Session:
         if self.program is not None and not all(are_trained(self.program.trainable.values())):
             self.problem("a parameter was frozen between the forward and the end of the step, so that its gradient may be "
                          "missing")  # fmt: skip
+
+    def note_update(self, parameters: Collection[int]) -> None:
+        """An optimizer has updated parameters, of which these are the identities."""
+        self.was_updated |= any(id(p) in parameters for p in self.parameters)
 
     def problem(self, sentence: str) -> None:
         if sentence not in self.problems:

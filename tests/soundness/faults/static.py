@@ -220,3 +220,25 @@ def masks_never_jump(right: Any) -> Any:
 def no_singular_points(right: Any) -> Any:
     """Norms are differentiable at 0."""
     return lambda *call: False
+
+
+_OF_DTYPES = "tests/passes/test_numbers_of_dtypes.py::"
+
+
+@fault("4.7", "passes.annotate:_may_wrap", f"{SCEPTIC}test_integers_may_wrap_round_to_zero[a sum]")
+def integers_are_unbounded(right: Any) -> Any:
+    """Sums and products of integers are those of the integers, whatever their dtype."""
+    return lambda *given: False
+
+
+@fault("4.7", "passes.annotate:as_held",
+       f"{_OF_DTYPES}test_a_factor_that_may_be_negative_is_not_positive[a bound rounded to half]")  # fmt: skip
+def numbers_are_held_exactly(right: Any) -> Any:
+    """A dtype holds every number."""
+    return lambda value, dtype: value
+
+
+@fault("4.3", "passes.find_activations:_holds", f"{_OF_DTYPES}test_exact_forms_hold_what_their_dtype_holds[_truncated]")
+def dtypes_hold_all_forms(right: Any) -> Any:
+    """A dtype holds every value of a function."""
+    return lambda dtype, form: True
