@@ -227,6 +227,8 @@ class _Chains:
         inner = arguments.get(facts.operand)
         if not isinstance(inner, Form) or inner.exact is None or inner.exact.degree > 1:
             return None
+        if not all(map(math.isfinite, facts.kinks)):
+            return None
         kinks = tuple(Fraction(k) for k in facts.kinks)
         marker = Piecewise(kinks, ((),) * (len(kinks) + 1), (Fraction(0),) * len(kinks), (Fraction(0),) * len(kinks))
         located = piecewise.apply(marker, inner.exact)
@@ -239,7 +241,7 @@ class _Chains:
     # Exact algebra -----------------------------------------------------------------------------
 
     def _exact_form(self, node: Node, arguments: dict[str, Any]) -> Piecewise | None:
-        if not _is_one_precision(node, self.facts, arguments):
+        if not _is_one_precision(node, self.facts, arguments) or _has_no_number(arguments):
             return None
         values = {n: _as_piecewise(a) for n, a in arguments.items()}
         base = _base(node.op)
@@ -467,6 +469,12 @@ def _is_one_precision(node: Node, facts: Annotated, arguments: Mapping[str, Any]
     met = (a for n, a in operands.items() if not _is_mask(arguments[n]) and (a.shape != () or node.shape == ()))
     dtypes = {a.dtype for a in (*met, node) if is_floating(a.dtype)}
     return len(dtypes) <= 1
+
+
+def _has_no_number(arguments: Mapping[str, Any]) -> bool:
+    """NaN or infinity is among the constants, where that is not a bound of a clamp that bounds nothing."""
+    numbers = ((name, a) for name, a in arguments.items() if isinstance(a, float) and not math.isfinite(a))
+    return any((name, a) not in (("min", -math.inf), ("max", math.inf)) for name, a in numbers)
 
 
 def _is_mask(argument: Any) -> bool:

@@ -19,6 +19,14 @@ from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
 from fxcheck.records.graph import Graph, Node, OpenSize, Ref
 
+_LAID_OUT_ANEW = {
+    f"aten.{name}_.{overload}": f"aten.{name}.{'int' if name == 'transpose' else overload}"
+    for name, overload in (("t", "default"), ("transpose", "default"), ("swapaxes", "default"), ("swapdims", "default"),
+                           ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("unsqueeze", "default"))
+}  # fmt: skip
+"""Operators that change sizes and strides of their operand, and the views that it becomes."""
+_OF_LAYOUT = ("aten.as_strided_.", "aten.resize_.", "aten.resize_as_.", "aten.set_.")
+"""Others, of which nothing is known."""
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
 _ALIAS_WHEN_CONTIGUOUS = ("reshape", "flatten", "contiguous", "reshape_as", "unflatten", "view_as")
@@ -507,6 +515,8 @@ class _Lowering:
         expanded = EXPANSIONS[op](self, arguments, value, extra) if op in EXPANSIONS else None
         if expanded is not None:
             return _Slot(expanded)
+        if torch.Tag.inplace_view in target.tags and "self" in slots:
+            return self._laid_out_anew(op, arguments, slots["self"], value, extra)
         if written == ["self"] and "self" in slots:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:
@@ -559,9 +569,19 @@ class _Lowering:
 
     def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
         name, arguments = _functional(op, arguments, self.nodes)
+        if op.startswith(_OF_LAYOUT):
+            name = "fxcheck.strided_outside"
         id_ = self.emit(name, arguments, value, called_as=op if name != op else "", **extra)
         self.write(slot, id_, extra["grad_enabled"])
         return slot
+
+    def _laid_out_anew(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
+        """An operator that writes sizes and strides of a tensor: from here on a view of what it was, as views of that stay."""
+        name = _LAID_OUT_ANEW.get(op)
+        if name is None:
+            return self._in_place(op, arguments, slot, value, extra)
+        id_ = self.emit(name, arguments, value, called_as=op, **extra)
+        return _Slot(id_, base=slot, seen=slot.version, replay=(name, arguments, "self"), storage=self._memory(value))
 
     def _unknown_write(
         self, node: fx.Node, env: dict[fx.Node, Any], op: str, arguments: dict[str, Any], slots: dict[str, _Slot],

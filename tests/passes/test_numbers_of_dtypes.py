@@ -185,3 +185,30 @@ def test_exact_forms_hold_what_their_dtype_holds(f: Callable[[Tensor], Tensor]) 
         return f(y) - f(-y)
 
     assert analyze(_Net(function), (_x(2),)).verdict not in CLAIMS
+
+
+INFINITE: dict[str, Callable[[Tensor], Tensor]] = {
+    "maximum": lambda w: torch.maximum(w, torch.full((3,), torch.inf)),
+    "clamp": lambda w: torch.clamp(w, min=torch.tensor(torch.inf)),
+    "fmax": lambda w: torch.fmax(w, torch.full((3,), torch.nan)),
+    "clamp at nan": lambda w: torch.clamp(w, min=torch.full((3,), torch.nan)),
+    "threshold": lambda w: F.threshold(w, 0.0, torch.inf),
+    "threshold at infinity": lambda w: F.threshold(w, torch.inf, 0.0),
+    "threshold to nan": lambda w: F.threshold(w, 0.0, torch.nan),
+    "leaky_relu": lambda w: F.leaky_relu(w, torch.inf),
+    "hardshrink": lambda w: F.hardshrink(w, torch.inf),
+    "softshrink": lambda w: F.softshrink(w, 1e300),
+    "add": lambda w: torch.add(w, torch.relu(w), alpha=torch.inf),
+    "where": lambda w: torch.where(w > 0, w, torch.inf),
+    "compared": lambda w: torch.where(w > torch.inf, w, -w),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_infinite_constants_have_no_exact_form_and_raise_nothing(name: str) -> None:
+    analyze(_Net(lambda s, x: INFINITE[name](s.w) + x), (_x(),))
+
+
+def test_bounds_that_bound_nothing_are_known() -> None:
+    for f in (lambda y: y.clamp(min=-torch.inf), lambda y: y.clamp(-torch.inf, torch.inf)):
+        assert analyze(_Net(lambda s, x, f=f: f(x @ s.w)), (_x(),)).verdict == "smooth"

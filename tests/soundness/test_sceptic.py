@@ -778,3 +778,54 @@ def test_a_derivative_in_the_forward_is_a_constant_without_create_graph(create_g
         assert report.verdict in CLAIMS
     else:
         assert report.verdict == "uncovered" and report.diagnostics[0].code == "FX501"
+
+
+def _swapped(name: str, *dims: int, after: bool = False) -> Callable[[Model, Tensor], Tensor]:
+    """relu(b00) + b01, where AD says 0: the view was taken before the tensor was laid out anew."""
+
+    def function(s: Model, x: Tensor) -> Tensor:
+        h = x + s.b
+        view = h[:, 0]
+        h = getattr(h, name)(*dims)
+        if after:
+            h.add_(0.0)
+        return torch.relu(view).sum() - torch.relu(-h[:, 1, 0]).sum()
+
+    return function
+
+
+@pytest.mark.parametrize("name", ["swapaxes_", "swapdims_", "transpose_"])
+@pytest.mark.parametrize("after", [False, True])
+def test_views_stay_where_they_are_when_a_tensor_is_laid_out_anew(name: str, after: bool) -> None:
+    model = Model(_swapped(name, 1, 2, after=after), b=nn.Parameter(torch.zeros(2, 2)))
+    assert analyze(model, (torch.zeros(3, 2, 2),)).verdict not in CLAIMS
+
+
+def test_rows_stay_where_they_are_when_a_matrix_is_turned() -> None:
+    def turned(s: Model, x: Tensor) -> Tensor:
+        b = s.w * 1.0
+        row = b[0]
+        b.t_()
+        return torch.relu(row).sum() - torch.relu(-b[1, 0]) + 0 * x.sum()
+
+    assert analyze(Model(turned, w=nn.Parameter(torch.zeros(2, 2))), (torch.zeros(1),)).verdict not in CLAIMS
+
+
+def test_tensors_that_are_laid_out_anew_are_followed() -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        h = s.l(x)
+        h.unsqueeze_(1)
+        h.squeeze_(1)
+        return torch.relu(h.t_())
+
+    assert analyze(Model(function, l=nn.Linear(3, 2)), (torch.randn(4, 3),)).verdict in CLAIMS
+
+
+def test_of_memory_that_is_laid_out_anew_by_strides_nothing_is_known() -> None:
+    def function(s: Model, x: Tensor) -> Tensor:
+        b = s.w * 1.0
+        row = b[0]
+        b.as_strided_((2, 2), (1, 2))
+        return torch.relu(row).sum() - torch.relu(-b[1, 0]) + 0 * x.sum()
+
+    assert analyze(Model(function, w=nn.Parameter(torch.zeros(2, 2))), (torch.zeros(1),)).verdict == "uncovered"
