@@ -161,11 +161,16 @@ def _valued(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s for s in sources if s != template.id)
 
 
+def _base(node: Node) -> str:
+    """The name of torch's operator; empty for others."""
+    return node.op.split(".")[1] if node.op.startswith("aten.") else ""
+
+
 def _uniform_value(node: Node, call: Call) -> float | None:
     """The number that all entries equal, as the node's dtype holds it."""
     if node.op == "fxcheck.constant":
         return node.arguments.get("value")
-    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    base = _base(node)
     if base.startswith(("zeros", "new_zeros")):
         return 0.0
     if base.startswith(("ones", "new_ones")):
@@ -215,7 +220,7 @@ def _may_hold_infinity(
     value = call.constants.get(node.id)
     if value is not None:
         return math.isinf(value)
-    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    base = _base(node)
     if base in _BOUNDED or is_integral(node.dtype):
         return False
     if base in ("clamp", "clip") and call.number("min") is not None and call.number("max") is not None:
@@ -237,6 +242,7 @@ def _unnormalised(node: Node, sources: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s for s in sources if s not in left_out)
 
 
+_CLAMPS = ("aten.clamp_min.", "aten.clamp.")
 _OF_MASKS = ("amax", "max", "cummax", "log_softmax", "_log_softmax", "special_log_softmax", "logsumexp", "logcumsumexp")
 """Operators over several entries that a mask goes through."""
 OF_ENTRIES = (Transfer.KEEP, Transfer.PAD, Transfer.ADD, Transfer.MULTIPLY, Transfer.DIVIDE)
@@ -247,7 +253,7 @@ def _may_be_a_mask(node: Node, facts: OpSemantics, sources: tuple[int, ...], mas
     """An input that is added to something may hold -inf; one that meets a matrix of weights is taken as finite."""
     if node.op == "fxcheck.input":
         return is_floating(node.dtype)
-    base = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    base = _base(node)
     keeps = facts.elementwise or facts.transfer in OF_ENTRIES or facts.transfer is Transfer.DROPOUT or base in _OF_MASKS
     return keeps and base not in ("abs", "square", "pow") and any(s in masks for s in sources)
 
@@ -286,7 +292,7 @@ def _lower_bound(
 
 def _may_wrap(node: Node, facts: OpSemantics, call: Call, sources: tuple[int, ...]) -> bool:
     """Whether an operator may leave the range of its integer dtype; sums in int64 are taken not to."""
-    if not _is_integer(node.dtype) or facts.kind is Kind.MAX or node.op.startswith(("aten.clamp_min.", "aten.clamp.")):
+    if not _is_integer(node.dtype) or facts.kind is Kind.MAX or node.op.startswith(_CLAMPS):
         return False
     if facts.transfer in (Transfer.ADD, Transfer.AVERAGE):
         return node.dtype != "int64"
@@ -309,7 +315,7 @@ def _inherited_bound(
     bounds = [lower.get(s, -math.inf) for s in sources]
     if not bounds:
         return -math.inf
-    floor = call.number("min") if node.op.startswith(("aten.clamp_min.", "aten.clamp.")) else None
+    floor = call.number("min") if node.op.startswith(_CLAMPS) else None
     if floor is not None:
         return floor if call.arg("max") is None else min(floor, call.lower_bound("max"))
     match facts.transfer:

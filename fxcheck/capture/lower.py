@@ -19,13 +19,9 @@ from fxcheck.capture.origin import OriginReader
 from fxcheck.errors import CaptureError, UsageError
 from fxcheck.records.graph import Graph, Node, OpenSize, Ref
 
-_LAID_OUT_ANEW = {
-    f"aten.{name}_.{overload}": f"aten.{name}.{'int' if name == 'transpose' else overload}"
-    for name, overload in (("t", "default"), ("transpose", "default"), ("swapaxes", "default"), ("swapdims", "default"),
-                           ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("unsqueeze", "default"))
-}  # fmt: skip
-"""Operators that change sizes and strides of their operand, and the views that it becomes."""
-_OF_LAYOUT = ("aten.as_strided_.", "aten.resize_.", "aten.resize_as_.", "aten.set_.")
+_VIEWS_IN_PLACE = ("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_")
+"""Operators that change the sizes and strides of a tensor: it becomes a view of what it was, as views of that stay."""
+_OF_LAYOUT = ("as_strided_", "resize_", "resize_as_", "set_")
 """Others, of which nothing is known."""
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "hints_wrapper", "wrap",
             "invoke_subgraph")  # fmt: skip
@@ -515,8 +511,6 @@ class _Lowering:
         expanded = EXPANSIONS[op](self, arguments, value, extra) if op in EXPANSIONS else None
         if expanded is not None:
             return _Slot(expanded)
-        if torch.Tag.inplace_view in target.tags and "self" in slots:
-            return self._laid_out_anew(op, arguments, slots["self"], value, extra)
         if written == ["self"] and "self" in slots:
             return self._in_place(op, arguments, slots["self"], value, extra)
         if written:
@@ -569,19 +563,11 @@ class _Lowering:
 
     def _in_place(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
         name, arguments = _functional(op, arguments, self.nodes)
-        if op.startswith(_OF_LAYOUT):
-            name = "fxcheck.strided_outside"
         id_ = self.emit(name, arguments, value, called_as=op if name != op else "", **extra)
+        if op.split(".")[1] in _VIEWS_IN_PLACE:
+            return _Slot(id_, base=slot, seen=slot.version, replay=(name, arguments, "self"), storage=self._memory(value))
         self.write(slot, id_, extra["grad_enabled"])
         return slot
-
-    def _laid_out_anew(self, op: str, arguments: dict[str, Any], slot: _Slot, value: Any, extra: dict[str, Any]) -> _Slot:
-        """An operator that writes sizes and strides of a tensor: from here on a view of what it was, as views of that stay."""
-        name = _LAID_OUT_ANEW.get(op)
-        if name is None:
-            return self._in_place(op, arguments, slot, value, extra)
-        id_ = self.emit(name, arguments, value, called_as=op, **extra)
-        return _Slot(id_, base=slot, seen=slot.version, replay=(name, arguments, "self"), storage=self._memory(value))
 
     def _unknown_write(
         self, node: fx.Node, env: dict[fx.Node, Any], op: str, arguments: dict[str, Any], slots: dict[str, _Slot],
@@ -658,6 +644,10 @@ def _functional(op: str, arguments: dict[str, Any], nodes: list[Node]) -> tuple[
         source, target = arguments["src"], arguments["self"]
         if isinstance(source, Ref) and nodes[source.id].shape == nodes[target.id].shape:
             return "aten.clone.default", {"self": source, "memory_format": None}
+    if name in _OF_LAYOUT:
+        return "fxcheck.strided_outside", arguments
+    if name == "transpose_":
+        return "aten.transpose.int", arguments
     return (f"{namespace}.{name[:-1]}.{overload}", arguments) if name.endswith("_") else (op, arguments)
 
 

@@ -42,17 +42,13 @@ _LIBRARY.impl("observe", _observe, "CompositeImplicitAutograd")
 @fx.has_side_effect
 def observe(seen: Tensor, check: int, values: list[Tensor]) -> None:
     """A check node's target: ``values`` for the collector of this thread, or the operator's where there is none."""
-    collector: Collector | None = getattr(_ACTIVE, "collector", None)
-    if collector is not None:
-        collector.observe(check, values)
-    else:
-        torch.ops.fxcheck.observe(seen, check, values)
+    observer(seen)(check, values)
 
 
 def observer(seen: Tensor) -> Callable[[int, list[Tensor]], None]:
     """``observe`` for whoever is collecting now, who is asked for once."""
     collector: Collector | None = getattr(_ACTIVE, "collector", None)
-    return partial(observe, seen) if collector is None else collector.observe
+    return partial(torch.ops.fxcheck.observe, seen) if collector is None else collector.observe
 
 
 def choose(result: Tensor, check: int) -> Tensor:

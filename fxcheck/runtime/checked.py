@@ -219,8 +219,7 @@ class CheckedModule(nn.Module):
             self._session.problem("a forward in eval mode or under no_grad ran inside the step with gradients, and was not "
                                   "observed")  # fmt: skip
         output, returned = heard_apart(output, each=False)
-        for tensor in filter(_REQUIRES_GRADIENT, returned):
-            listen(tensor, self._ledger.count, self._ledger.count)
+        _listen_to(returned, self._ledger.count)
         return output
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, with_loss: bool) -> Any:
@@ -256,7 +255,7 @@ class CheckedModule(nn.Module):
                             "for apart")  # fmt: skip
         if self._session is None:
             assert session.deposits is not None
-            session.deposits.is_decided = True
+            session.deposits.stand_alone = not program.is_static
             self._finish(session, StepResult())
         return output
 
@@ -290,8 +289,7 @@ class CheckedModule(nn.Module):
         self._accept_own_changes()
         output, returned = heard_apart(output, each=False)
         _refuse_non_finite(returned)
-        for tensor in filter(_REQUIRES_GRADIENT, returned):
-            listen(tensor, session.deposits.look_at, session.deposits.look_at)
+        _listen_to(returned, session.deposits.look_at)
         session.spend("other", started)
         return output
 
@@ -581,6 +579,11 @@ def _storage(tensor: Tensor) -> int:
 def _is_torchs_own(hook: Any) -> bool:
     """Made by a context of torch, which returns what it was given; a function of torch may have been put there by anybody."""
     return str(getattr(hook, "__module__", "")).startswith("torch.") and "<locals>" in getattr(hook, "__qualname__", "")
+
+
+def _listen_to(outputs: Iterable[Tensor], listener: Callable[[Tensor], None]) -> None:
+    for tensor in filter(_REQUIRES_GRADIENT, outputs):
+        listen(tensor, listener, listener)
 
 
 def _refuse_non_finite(outputs: Iterable[Tensor]) -> None:

@@ -65,7 +65,6 @@ class Deposits:
         self.parameters = parameters
         self.ledger = ledger
         self.seconds = seconds  # and not the session, which would live until the garbage is collected
-        self.are_right_everywhere = are_right_everywhere
         grads = () if are_right_everywhere else tuple(map(_GRADIENT, parameters))
         self.held = () if _NONE.issuperset(map(type, grads)) else grads
         """By each parameter when the first forward began; nothing where that is nothing, and once a pass adds to gradients."""
@@ -75,8 +74,8 @@ class Deposits:
         """At outputs of the step's own forwards."""
         self.arrivals_elsewhere = ledger.arrivals
         """Those, and at other outputs of the model until the first forward began."""
-        self.is_decided = False
-        """The forward was a step of its own, whose verdict has been given."""
+        self.stand_alone = False
+        """The forward was a step of its own, whose verdict is about its gradient alone."""
         self.task = -1
         """Autograd's number of the running or last backward pass."""
         self.passes = 0
@@ -96,7 +95,7 @@ class Deposits:
         started = time.perf_counter()
         if self.held:
             self._begin()
-        if self.is_decided and self.ledger.arrivals != self.arrivals_elsewhere + self.arrivals and not self.are_right_everywhere:
+        if self.stand_alone and self.ledger.arrivals != self.arrivals_elsewhere + self.arrivals:
             _warn_of_sums()
         self.arrivals += 1
         self.ledger.arrivals += 1
@@ -120,7 +119,7 @@ class Deposits:
         if task == self.task:
             return
         self.before = self._grads()
-        self.was_changed |= self.passes > 0 and (self.passes_ended < self.passes or self.before != self.after)
+        self.was_changed |= self.passes > 0 and self.before != self.after
         self.task, self.passes = task, self.passes + 1
         Variable._execution_engine.queue_callback(self._ended)
 

@@ -81,7 +81,9 @@ class Kernel:
         kinds = tuple(map(_kind, arguments))
         compiled = self.compiled.get(kinds)
         if compiled is None:
-            compiled = self.compiled[kinds] = _compile(_apart(self.function, kinds))
+            compiled = self.compiled[kinds] = _cached(
+                lambda cache: njit(nogil=True, cache=cache, error_model="numpy"), _apart(self.function, kinds)
+            )  # fmt: skip
         try:
             return compiled(*arguments)
         except OSError:  # the cache was writable when asked, and then was not
@@ -96,13 +98,6 @@ def _kind(argument: Any) -> Any:
     return tuple(map(_kind, argument)) if isinstance(argument, tuple) else type(argument)
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # numba found no place to keep its cache in
-        return njit(nogil=True, error_model="numpy")(function)
-
-
 def as_c(function: Callable[..., Any], signature: Any) -> Any:
     """A compiled function as C calls it.
 
@@ -113,7 +108,7 @@ def as_c(function: Callable[..., Any], signature: Any) -> Any:
     Returns:
         A ctypes function pointer, which runs without the GIL.
     """
-    return _cached(lambda cache: cfunc(signature, cache=cache, error_model="numpy"), function).ctypes
+    return _cached(lambda cache: cfunc(signature, cache=cache, error_model="numpy"), _apart(function)).ctypes
 
 
 def as_builtin(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
@@ -123,13 +118,13 @@ def as_builtin(function: Callable[..., Any], signature: Any) -> Callable[..., An
         function: in the Python that numba compiles.
         signature: numba's, of numbers; an address is an ``intp``.
     """
-    compiled = _cached(lambda cache: njit([signature], cache=cache, error_model="numpy"), function)
+    compiled = _cached(lambda cache: njit([signature], cache=cache, error_model="numpy"), _apart(function))
     entry: Callable[..., Any] = compiled.get_overload(*compiled.signatures)
     return entry
 
 
 def _cached(compiler: Callable[[bool], Callable[..., Any]], function: Callable[..., Any]) -> Any:
     try:
-        return compiler(True)(_apart(function))
+        return compiler(True)(function)
     except (RuntimeError, OSError):  # no place to keep the cache in
-        return compiler(False)(_apart(function))
+        return compiler(False)(function)
